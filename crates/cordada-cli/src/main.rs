@@ -1,0 +1,2 @@
+//! cordada
+fn main() {}

@@ -1,0 +1,143 @@
+//! The list of environments. Each entry is the constant `SPEC` beside its implementation; names,
+//! help, checks and recordings all come from this list.
+
+use std::fmt;
+
+use crate::classic;
+use crate::env::Env;
+use crate::error::Error;
+use crate::wrapper::TimeLimit;
+
+/// Every environment. To add one, write its file with a `SPEC`, and name it in its family's
+/// module and here. (One macro line could do both, but rustfmt does not look into modules that a
+/// macro declares.) A test fails if a file's `SPEC` is missing from this list.
+pub const ENVIRONMENTS: &[&EnvSpec] = &[
+    &classic::cartpole::SPEC,
+    &classic::mountain_car::SPEC,
+    &classic::mountain_car_continuous::SPEC,
+    &classic::acrobot::SPEC,
+    &classic::pendulum::SPEC,
+];
+
+/// What is known about an environment without making it.
+#[derive(Clone, Copy)]
+pub struct EnvSpec {
+    /// Its name: Gymnasium's where the dynamics are Gymnasium's.
+    pub name: &'static str,
+    /// Other names that it answers to.
+    pub aliases: &'static [&'static str],
+    /// What it reproduces, with the version.
+    pub source: &'static str,
+    /// The task in a line.
+    pub summary: &'static str,
+    /// Steps after which an episode is truncated.
+    pub max_episode_steps: Option<u32>,
+    /// Mean return from which the task counts as solved.
+    pub reward_threshold: Option<f64>,
+    /// Makes it, without the time limit.
+    pub make: fn() -> Box<dyn Env>,
+}
+
+impl EnvSpec {
+    /// The environment with its time limit.
+    pub fn build(&self) -> Box<dyn Env> {
+        let env = (self.make)();
+        match self.max_episode_steps {
+            Some(limit) => Box::new(TimeLimit::new(env, limit)),
+            None => env,
+        }
+    }
+}
+
+impl fmt::Debug for EnvSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnvSpec").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The entry of the environment called `name`, in any case of letters, or by an alias.
+///
+/// # Errors
+///
+/// [`Error::UnknownEnv`], with the nearest name there is.
+///
+/// # Examples
+///
+/// ```
+/// use cordada_env::find;
+///
+/// assert_eq!(find("cartpole-V1")?.max_episode_steps, Some(500));
+/// let error = find("CartPoll-v1").unwrap_err().to_string();
+/// assert!(error.contains("did you mean \"CartPole-v1\"?"));
+/// # Ok::<(), cordada_env::Error>(())
+/// ```
+pub fn find(name: &str) -> Result<&'static EnvSpec, Error> {
+    let names = |spec: &&'static EnvSpec| {
+        let spec: &'static EnvSpec = spec;
+        std::iter::once(spec.name).chain(spec.aliases.iter().copied())
+    };
+    let found =
+        ENVIRONMENTS.iter().find(|spec| names(spec).any(|known| known.eq_ignore_ascii_case(name)));
+    if let Some(spec) = found {
+        return Ok(spec);
+    }
+    let wanted = name.to_lowercase();
+    let near = ENVIRONMENTS.iter().flat_map(names).map(|known| {
+        (strsim::normalized_damerau_levenshtein(&wanted, &known.to_lowercase()), known)
+    });
+    let nearest = near.max_by(|a, b| a.0.total_cmp(&b.0));
+    // Below half, the names have too little in common to be a slip of the pen.
+    let nearest = nearest.filter(|&(similarity, _)| similarity >= 0.5).map(|(_, known)| known);
+    Err(Error::UnknownEnv { name: name.to_string(), nearest })
+}
+
+/// Makes the environment called `name`, with its time limit.
+///
+/// # Errors
+///
+/// [`Error::UnknownEnv`], with the nearest name there is.
+pub fn make(name: &str) -> Result<Box<dyn Env>, Error> {
+    Ok(find(name)?.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_any_case_and_by_alias() {
+        assert_eq!(find("PENDULUM-V1").unwrap().name, "Pendulum-v1");
+        assert_eq!(find("cartpole").unwrap().name, "CartPole-v1");
+        for spec in ENVIRONMENTS {
+            for alias in spec.aliases {
+                assert_eq!(find(alias).unwrap().name, spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest_or_none() {
+        let near = find("acrobat-v1").unwrap_err().to_string();
+        assert_eq!(
+            near,
+            "unknown environment \"acrobat-v1\" (did you mean \"Acrobot-v1\"?); run `cordada list \
+             envs` for all names"
+        );
+        let far = find("zzz").unwrap_err().to_string();
+        assert_eq!(far, "unknown environment \"zzz\"; run `cordada list envs` for all names");
+    }
+
+    #[test]
+    fn make_adds_the_time_limit() {
+        use crate::{Outcome, Stream, role};
+        let mut stream = Stream::new(0, role::ENV, 0);
+        let mut env = make("Pendulum-v1").unwrap();
+        let mut obs = [0.0; 3];
+        env.reset(&mut stream, &mut obs);
+        for t in 1..=200 {
+            let outcome = env.step(&[0.0], &mut stream, &mut obs).outcome;
+            let want = if t == 200 { Outcome::Truncated } else { Outcome::Continue };
+            assert_eq!(outcome, want, "step {t}");
+        }
+    }
+}

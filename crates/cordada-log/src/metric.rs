@@ -1,0 +1,289 @@
+//! The one list of metrics: what each number means and what a bad value looks like. Documentation,
+//! `cordada list metrics`, TensorBoard's descriptions and the dashboard derive from it.
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricSpec {
+    /// `area/quantity`.
+    pub name: &'static str,
+    /// Unit of its values; `1` for a plain number.
+    pub unit: &'static str,
+    /// What it means.
+    pub summary: &'static str,
+    /// What a bad value looks like and what it means.
+    pub trouble: &'static str,
+    /// Whether two runs with the same seed agree on it. Only wall-clock metrics do not.
+    pub deterministic: bool,
+}
+
+/// Every metric, grouped by area.
+pub const METRICS: &[MetricSpec] = &[
+    MetricSpec {
+        name: "rollout/episode_return",
+        unit: "reward",
+        summary: "Mean sum of rewards, without discount, of the episodes that ended lately while \
+                  the agent explored. The number that training is meant to raise.",
+        trouble: "Flat from the start: nothing is learned; check the reward and the learning rate. \
+                  Rises, then falls for good: the steps are too large; lower the learning rate.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "rollout/episode_length",
+        unit: "steps",
+        summary: "Mean number of steps of the episodes that ended lately.",
+        trouble: "Always at the time limit where the task should end earlier: the agent avoids the \
+                  goal or never finds it. Very short where long life is rewarded: it fails at once.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "rollout/episodes",
+        unit: "episodes",
+        summary: "Number of episodes that have ended since the run began.",
+        trouble: "Stays at 0: no episode has ended yet, so there is no return to show; episodes are \
+                  longer than the data of one iteration, or the environment never ends one.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "rollout/reward_mean",
+        unit: "reward",
+        summary: "Mean reward of one step in the data of this iteration, as the environment gave it.",
+        trouble: "Always exactly 0: the reward is so rare that there is nothing to learn from. \
+                  Huge (beyond 1000): scale or normalize the reward.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/policy_loss",
+        unit: "1",
+        summary: "The clipped objective of the policy with its sign turned, averaged over the \
+                  minibatches of this iteration. Its size says little: it starts anew from about 0 \
+                  in each iteration.",
+        trouble: "Far from 0 (beyond 0.5 with normalized advantages): the policy moves very far \
+                  within one iteration; compare ppo/approx_kl.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/value_loss",
+        unit: "reward²",
+        summary: "Mean squared error of the value function against the returns. It may rise while \
+                  the returns rise, because there is more to predict.",
+        trouble: "Keeps growing while the returns do not: the value function diverges; lower the \
+                  learning rate or normalize the rewards.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/entropy",
+        unit: "nats",
+        summary: "How random the policy is, averaged over states. For n discrete actions it starts \
+                  near ln n and falls as the agent becomes sure; for continuous actions it can be \
+                  negative.",
+        trouble: "Near its lowest value within the first iterations while the return is still low: \
+                  the agent stopped exploring; raise entropy_coef. Never falls: no action is better \
+                  than another to it; the learning rate or the reward is too small.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/approx_kl",
+        unit: "nats",
+        summary: "How far the policy moved in this iteration: an estimate of the divergence between \
+                  the policy that collected the data and the updated one.",
+        trouble: "Often above 0.05: the steps are too large; lower the learning rate, clip_eps or \
+                  the number of epochs, or set target_kl. Always below 0.0001: the policy hardly moves.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/clip_fraction",
+        unit: "1",
+        summary: "Share of the samples, from 0 to 1, whose probability changed by more than \
+                  clip_eps: those that the clip may hold back.",
+        trouble: "Above 0.3: most of the update is thrown away by the clip; the steps are too \
+                  large. Always 0: the clip does nothing; the steps could be larger.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/explained_variance",
+        unit: "1",
+        summary: "How much of the variation of the returns the value function foresees: 1 is \
+                  perfect, 0 no better than a constant, below 0 worse than that.",
+        trouble: "Still below 0 after the first tenth of the run: the value function misleads the \
+                  policy; give it a higher learning rate, more capacity, or normalized observations.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/grad_norm",
+        unit: "1",
+        summary: "Length of the gradient before it is cut to max_grad_norm, averaged over the \
+                  minibatches.",
+        trouble: "Always far above max_grad_norm: every step is cut, so the learning rate no longer \
+                  means what it says. Sudden peaks: outliers in the rewards or observations.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/learning_rate",
+        unit: "1",
+        summary: "The optimizer's step size in this iteration, after its schedule.",
+        trouble: "Reaches 0 long before the end: the schedule was made for fewer steps than the run \
+                  has.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/clip_eps",
+        unit: "1",
+        summary: "The clip range in this iteration, after its schedule: a probability may change \
+                  by this share before its gradient is cut off.",
+        trouble: "Reaches 0 long before the end: from then on nothing is learned.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/kl_coef",
+        unit: "1",
+        summary: "Weight of the KL penalty in this iteration (only with the penalty objective). It \
+                  doubles when the policy moved too far and halves when it moved too little.",
+        trouble: "Grows without end: the policy keeps moving farther than target_kl allows; lower \
+                  the learning rate. Shrinks to 0: target_kl is larger than the policy ever moves.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/std",
+        unit: "action",
+        summary: "Mean standard deviation of the actions (only with continuous actions): how \
+                  widely the agent tries around its preferred action.",
+        trouble: "Grows without end: the bonus for entropy outweighs the reward; lower \
+                  entropy_coef. Near 0 early: the agent stopped exploring.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/epochs",
+        unit: "epochs",
+        summary: "Passes over the data of this iteration that were made before target_kl stopped \
+                  them.",
+        trouble: "Often 1 where more are set: most of each iteration's learning is skipped; lower \
+                  the learning rate.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "ppo/value_mean",
+        unit: "reward",
+        summary: "Mean value that the value function gives to the states of this iteration: the \
+                  discounted return that it expects from there on.",
+        trouble: "Far above any return that occurs: the value function diverges. Still near 0 while \
+                  the returns are large: it learns too slowly.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "eval/mean_return",
+        unit: "reward",
+        summary: "Mean return of the evaluation episodes, played with the policy held fixed. The \
+                  number to report.",
+        trouble: "Far below rollout/episode_return: the policy depends on its own randomness, or \
+                  the observations are normalized differently.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "eval/std_return",
+        unit: "reward",
+        summary: "Standard deviation of the return over the evaluation episodes.",
+        trouble: "As large as the mean: the policy succeeds in some episodes and fails in others; \
+                  use more episodes before comparing two runs.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "eval/mean_length",
+        unit: "steps",
+        summary: "Mean number of steps of the evaluation episodes.",
+        trouble: "At the time limit with a low return: the policy is stuck, often because its most \
+                  likely action does nothing.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "time/seconds",
+        unit: "s",
+        summary: "Time since this process began to train.",
+        trouble: "No value is bad by itself.",
+        deterministic: false,
+    },
+    MetricSpec {
+        name: "time/steps_per_s",
+        unit: "steps/s",
+        summary: "Environment steps per second, over collection and update together.",
+        trouble: "Falls during the run: the episodes became more costly, the machine is shared or \
+                  too hot. Low from the start: see which of time/collect_s and time/update_s is large.",
+        deterministic: false,
+    },
+    MetricSpec {
+        name: "time/collect_s",
+        unit: "s",
+        summary: "Time that this iteration spent in the environments and in choosing actions.",
+        trouble: "Much larger than time/update_s: the environment is the bottleneck; use more \
+                  threads or more environments.",
+        deterministic: false,
+    },
+    MetricSpec {
+        name: "time/update_s",
+        unit: "s",
+        summary: "Time that this iteration spent on learning from its data.",
+        trouble: "Much larger than time/collect_s: use fewer epochs, a smaller network or larger \
+                  minibatches.",
+        deterministic: false,
+    },
+];
+
+/// The metric of this exact name.
+pub fn find_metric(name: &str) -> Option<&'static MetricSpec> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
+
+/// Whether two runs with the same seed agree on the metric `name`. A metric that is not listed
+/// counts as wall-clock if its area is `time`.
+pub fn is_deterministic(name: &str) -> bool {
+    find_metric(name).map_or(!name.starts_with("time/"), |metric| metric.deterministic)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_have_an_area() {
+        let mut seen = BTreeSet::new();
+        for metric in METRICS {
+            assert!(seen.insert(metric.name), "{} is listed twice", metric.name);
+            let (area, quantity) = metric.name.split_once('/').expect(metric.name);
+            for part in [area, quantity] {
+                let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                assert!(!part.is_empty() && part.chars().all(plain), "{}", metric.name);
+            }
+        }
+        assert_eq!(seen.len(), 24);
+    }
+
+    #[test]
+    fn texts_are_whole_sentences() {
+        for metric in METRICS {
+            assert!(!metric.unit.is_empty(), "{}", metric.name);
+            for text in [metric.summary, metric.trouble] {
+                assert!(text.ends_with('.'), "{}: {text}", metric.name);
+                assert!(text.starts_with(char::is_uppercase), "{}: {text}", metric.name);
+                assert!(!text.contains("  "), "{}: {text}", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_clock_differs_between_runs() {
+        for metric in METRICS {
+            assert_eq!(metric.deterministic, !metric.name.starts_with("time/"), "{}", metric.name);
+        }
+        assert!(is_deterministic("ppo/entropy"));
+        assert!(!is_deterministic("time/collect_s"));
+        assert!(is_deterministic("mine/number"));
+        assert!(!is_deterministic("time/mine"));
+    }
+
+    #[test]
+    fn metrics_are_found_by_their_whole_name() {
+        assert_eq!(find_metric("ppo/approx_kl").map(|m| m.unit), Some("nats"));
+        assert_eq!(find_metric("approx_kl"), None);
+    }
+}

@@ -1,0 +1,121 @@
+//! Sums in a fixed order: [`LANES`] lanes over the elements, then a fixed tree over the lanes.
+
+use super::{LANES, kernel};
+use crate::Real;
+
+/// Folds lanes by a fixed tree: 16 → 8 → 4 → 2 → 1.
+#[inline(always)]
+fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+kernel! {
+    /// Σ xᵢ².
+    pub fn sum_squares<T: Real>(x: &[T]) -> T {
+        let (blocks, rest) = x.as_chunks::<LANES>();
+        let mut lanes = [T::ZERO; LANES];
+        for block in blocks {
+            for (lane, &value) in lanes.iter_mut().zip(block) {
+                *lane = value.mul_add(value, *lane);
+            }
+        }
+        for (lane, &value) in lanes.iter_mut().zip(rest) {
+            *lane = value.mul_add(value, *lane);
+        }
+        fold(lanes)
+    }
+}
+
+kernel! {
+    /// Σ xᵢ yᵢ over the shorter length.
+    pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+        let n = x.len().min(y.len());
+        let (xs, x_rest) = x[..n].as_chunks::<LANES>();
+        let (ys, y_rest) = y[..n].as_chunks::<LANES>();
+        let mut lanes = [T::ZERO; LANES];
+        for (a, b) in xs.iter().zip(ys) {
+            for i in 0..LANES {
+                lanes[i] = a[i].mul_add(b[i], lanes[i]);
+            }
+        }
+        for (i, (a, b)) in x_rest.iter().zip(y_rest).enumerate() {
+            lanes[i] = a.mul_add(*b, lanes[i]);
+        }
+        fold(lanes)
+    }
+}
+
+kernel! {
+    /// `y += x`, elementwise over the shorter length.
+    pub fn add_assign<T: Real>(y: &mut [T], x: &[T]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+}
+
+kernel! {
+    /// `sums[j] += Σ_r x[r][j]`, each column with one accumulator over ascending rows.
+    ///
+    /// # Shapes
+    ///
+    /// `x`: `[rows, columns]` with `columns = sums.len()`.
+    pub fn column_sums<T: Real>(x: &[T], sums: &mut [T]) {
+        let columns = sums.len();
+        let (blocks, rest) = sums.as_chunks_mut::<LANES>();
+        let tail = blocks.len() * LANES;
+        for (b, block) in blocks.iter_mut().enumerate() {
+            let mut acc = *block;
+            for row in x.chunks_exact(columns) {
+                let row: &[T; LANES] = row[b * LANES..].first_chunk().expect("a block is inside the row");
+                for i in 0..LANES {
+                    acc[i] += row[i];
+                }
+            }
+            *block = acc;
+        }
+        if !rest.is_empty() {
+            for row in x.chunks_exact(columns) {
+                for (sum, &value) in rest.iter_mut().zip(&row[tail..]) {
+                    *sum += value;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Isa;
+
+    #[test]
+    fn sums_are_the_hand_computed_ones() {
+        // 1² + … + 20² = 20 · 21 · 41 / 6 = 2870; every partial sum is exact in f32.
+        let x: Vec<f32> = (1..=20).map(|i| i as f32).collect();
+        let ones = vec![1.0_f32; 20];
+        for isa in Isa::available() {
+            assert_eq!(sum_squares(isa, &x), 2870.0);
+            assert_eq!(dot(isa, &x, &ones), 210.0);
+        }
+    }
+
+    #[test]
+    fn column_sums_start_from_the_old_value() {
+        // Two rows of 17 columns: a whole block and a rest.
+        let x: Vec<f32> = (0..34).map(|i| i as f32).collect();
+        for isa in Isa::available() {
+            let mut sums = vec![100.0_f32; 17];
+            column_sums(isa, &x, &mut sums);
+            assert_eq!(sums[0], 100.0 + 0.0 + 17.0);
+            assert_eq!(sums[16], 100.0 + 16.0 + 33.0);
+        }
+    }
+}

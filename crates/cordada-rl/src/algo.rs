@@ -1,0 +1,118 @@
+//! The list of algorithms. Each entry is the constant `SPEC` in the algorithm's own file; command
+//! line, help, configs and conformance tests derive from this list.
+
+pub mod ppo;
+
+use std::fmt;
+
+use cordada_env::{Env, Space, StateError, StateReader, StateWriter};
+use toml::Table;
+
+use crate::config::Field;
+use crate::error::{Error, nearest};
+use crate::policy_file::Policy;
+
+/// Every algorithm. To add one, write its file with a `SPEC`, and name it above and here.
+pub const ALGORITHMS: &[&AlgoSpec] = &[&ppo::SPEC];
+
+/// What is known about an algorithm without making it.
+pub struct AlgoSpec {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Its name in words.
+    pub title: &'static str,
+    /// Where it comes from: authors, year, identifier.
+    pub paper: &'static str,
+    /// Whether it learns only from what its current policy did.
+    pub on_policy: bool,
+    /// Action spaces that it takes, in words.
+    pub accepts: &'static str,
+    /// Whether it takes the action space.
+    pub takes: fn(&Space) -> bool,
+    /// Its settings.
+    pub fields: &'static [Field],
+    /// Checks a table of settings and completes it by defaults.
+    pub complete: fn(&Table) -> Result<Table, Error>,
+    /// Makes it, ready to train.
+    pub make: fn(&Setup<'_>) -> Result<Box<dyn Algorithm>, Error>,
+}
+
+impl fmt::Debug for AlgoSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlgoSpec").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What every algorithm is made from.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// Name of the environment.
+    pub env: &'a str,
+    /// Makes an environment, with all its wrappers.
+    pub make_env: &'a dyn Fn() -> Box<dyn Env>,
+    /// Settings; what is missing is at its default.
+    pub settings: &'a Table,
+    /// Seed of all random streams.
+    pub seed: u64,
+    /// Steps of the whole run, which schedules run over.
+    pub total_steps: u64,
+    /// Threads to use; they never change a result.
+    pub threads: usize,
+}
+
+impl fmt::Debug for Setup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("env", &self.env).finish_non_exhaustive()
+    }
+}
+
+/// A learner between two iterations.
+pub trait Algorithm: Send + fmt::Debug {
+    /// Collects and learns once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] if a number that must be finite is not; the learner must not be used
+    /// any more then.
+    fn iterate(&mut self) -> Result<Report, Error>;
+
+    /// Environment steps so far.
+    fn steps(&self) -> u64;
+
+    /// Iterations so far.
+    fn iterations(&self) -> u64;
+
+    /// The policy as it is now, ready to act by itself.
+    fn policy(&self) -> Policy;
+
+    /// Writes everything that the next iteration depends on, but for θ and what else the
+    /// [`Policy`] holds.
+    fn save(&self, w: &mut StateWriter);
+
+    /// Restores what `save` wrote, and θ and the normalizer from `policy`.
+    ///
+    /// # Errors
+    ///
+    /// If the state is another algorithm's or has other sizes.
+    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError>;
+}
+
+/// What one iteration tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Metrics by name, in a fixed order.
+    pub metrics: Vec<(&'static str, f64)>,
+}
+
+/// The entry of the algorithm called `name`, in any case of letters.
+///
+/// # Errors
+///
+/// [`Error::UnknownAlgo`], with the nearest name there is.
+pub fn find(name: &str) -> Result<&'static AlgoSpec, Error> {
+    let found = ALGORITHMS.iter().find(|spec| spec.name.eq_ignore_ascii_case(name));
+    found.copied().ok_or_else(|| Error::UnknownAlgo {
+        name: name.to_string(),
+        nearest: nearest(&name.to_lowercase(), ALGORITHMS.iter().map(|spec| spec.name)),
+    })
+}

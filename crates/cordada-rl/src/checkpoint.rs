@@ -1,0 +1,213 @@
+//! Checkpoints: a folder with the policy, all other state, and a manifest of both with their
+//! sums. It is written under another name, synced and renamed, so a torn one is never taken for
+//! whole; a damaged one is refused by name and the next older one is used.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::policy_file::Policy;
+
+/// Version of the folder's layout.
+const FORMAT: u32 = 1;
+/// The policy: weights, normalizer, action transform and spaces.
+pub const POLICY_FILE: &str = "policy.safetensors";
+/// All other state.
+pub const STATE_FILE: &str = "state.bin";
+/// Sizes and sums of the others.
+pub const MANIFEST_FILE: &str = "manifest.json";
+/// Names of folders that are being written start with this.
+const UNFINISHED: &str = ".writing-";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    version: String,
+    steps: u64,
+    files: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    bytes: u64,
+    blake3: String,
+}
+
+impl Entry {
+    fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, blake3: blake3::hash(bytes).to_hex().to_string() }
+    }
+}
+
+/// A checkpoint as read back.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Environment steps at which it was taken.
+    pub steps: u64,
+    /// The policy.
+    pub policy: Policy,
+    /// All other state.
+    pub state: Vec<u8>,
+    /// Newer checkpoints that were refused, with the reason.
+    pub refused: Vec<String>,
+}
+
+/// Writes a checkpoint into the folder `checkpoints` and returns its path. One of the same step is
+/// replaced.
+///
+/// # Errors
+///
+/// [`Error::Log`] with what the file system says, a full disk among it; older checkpoints stay.
+pub fn save(
+    checkpoints: &Path,
+    steps: u64,
+    policy: &Policy,
+    state: &[u8],
+) -> Result<PathBuf, Error> {
+    let name = format!("step-{steps:012}");
+    let (temporary, path) = (checkpoints.join(format!("{UNFINISHED}{name}")), checkpoints.join(&name));
+    let write = || -> Result<(), Error> {
+        remove(&temporary)?;
+        io("create", &temporary, fs::create_dir_all(&temporary))?;
+        let policy = policy.to_bytes()?;
+        let mut files = BTreeMap::new();
+        for (file, bytes) in [(POLICY_FILE, &policy[..]), (STATE_FILE, state)] {
+            write_synced(&temporary.join(file), bytes)?;
+            files.insert(file.to_string(), Entry::of(bytes));
+        }
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let manifest = Manifest { format: FORMAT, version, steps, files };
+        let json = serde_json::to_vec_pretty(&manifest)
+            .map_err(|e| Error::Checkpoint { path: path.clone(), reason: e.to_string() })?;
+        write_synced(&temporary.join(MANIFEST_FILE), &json)?;
+        sync_folder(&temporary)?;
+        remove(&path)?;
+        io("rename", &path, fs::rename(&temporary, &path))?;
+        sync_folder(checkpoints)
+    };
+    let written = write();
+    if written.is_err() {
+        // What cannot be finished must not fill the disk.
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    written.map(|()| path)
+}
+
+/// Removes all but the newest `keep` checkpoints, and what an interrupted save left.
+///
+/// # Errors
+///
+/// [`Error::Log`] with what the file system says.
+pub fn prune(checkpoints: &Path, keep: usize) -> Result<(), Error> {
+    for path in list(checkpoints)?.into_iter().skip(keep.max(1)) {
+        remove(&path)?;
+    }
+    for entry in io("read", checkpoints, fs::read_dir(checkpoints))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Paths of the checkpoints, newest first.
+///
+/// # Errors
+///
+/// [`Error::Log`] with what the file system says.
+pub fn list(checkpoints: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut paths: Vec<PathBuf> = io("read", checkpoints, fs::read_dir(checkpoints))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| steps_of(path).is_some())
+        .collect();
+    paths.sort_by_key(|path| std::cmp::Reverse(steps_of(path)));
+    Ok(paths)
+}
+
+fn steps_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
+}
+
+/// The newest whole checkpoint.
+///
+/// # Errors
+///
+/// [`Error::NoCheckpoint`] if there is none, [`Error::Checkpoint`] with the newest one's damage if
+/// all are damaged.
+pub fn newest(checkpoints: &Path) -> Result<Checkpoint, Error> {
+    let mut refused: Vec<String> = Vec::new();
+    let mut first = None;
+    for path in list(checkpoints)? {
+        match read(&path) {
+            Ok((steps, policy, state)) => {
+                return Ok(Checkpoint { path, steps, policy, state, refused });
+            }
+            Err(error) => {
+                refused.push(error.to_string());
+                first.get_or_insert(error);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::NoCheckpoint { path: checkpoints.to_path_buf() }))
+}
+
+fn read(path: &Path) -> Result<(u64, Policy, Vec<u8>), Error> {
+    let refuse = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
+    let json = fs::read(path.join(MANIFEST_FILE))
+        .map_err(|_| refuse(format!("not a whole checkpoint: no {MANIFEST_FILE}")))?;
+    let manifest: Manifest = serde_json::from_slice(&json)
+        .map_err(|e| refuse(format!("damaged checkpoint: {MANIFEST_FILE}: {e}")))?;
+    if manifest.format != FORMAT {
+        let (found, version) = (manifest.format, manifest.version);
+        return Err(refuse(format!(
+            "checkpoint format {found} of version {version}; this version reads {FORMAT}"
+        )));
+    }
+    let mut state = Vec::new();
+    for file in [POLICY_FILE, STATE_FILE] {
+        let bytes = fs::read(path.join(file))
+            .map_err(|_| refuse(format!("damaged checkpoint: no {file}")))?;
+        if manifest.files.get(file) != Some(&Entry::of(&bytes)) {
+            return Err(refuse(format!("damaged checkpoint: {file} is not what was written")));
+        }
+        state = bytes;
+    }
+    let policy = Policy::read(&path.join(POLICY_FILE))?;
+    Ok((manifest.steps, policy, state))
+}
+
+fn io<T>(action: &'static str, path: &Path, result: std::io::Result<T>) -> Result<T, Error> {
+    result.map_err(|e| Error::Log(cordada_log::Error::io(action, path, e)))
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    io("write", path, write())
+}
+
+/// Makes the entries of a folder durable, where the system can.
+fn sync_folder(path: &Path) -> Result<(), Error> {
+    #[cfg(unix)]
+    io("sync", path, File::open(path).and_then(|folder| folder.sync_all()))?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => io("remove", path, other),
+    }
+}

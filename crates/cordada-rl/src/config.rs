@@ -1,0 +1,248 @@
+//! Typed configs: TOML in and out, unknown keys refused with the nearest name, names known from
+//! other libraries accepted.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::error::{Error, nearest};
+
+/// One setting of a config, for help, lists and checks.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name in config files and after `--set`.
+    pub name: &'static str,
+    /// Its Rust type, which says what it takes.
+    pub kind: &'static str,
+    /// Its default, as written in the source.
+    pub default: &'static str,
+    /// What it does: symbol, range, source of the default.
+    pub doc: &'static str,
+    /// Names of the same setting in other libraries.
+    pub aliases: &'static [&'static str],
+}
+
+/// A config with a list of its fields; [`config!`](crate::config!) makes both from one definition.
+pub trait Config: Serialize + DeserializeOwned + Default {
+    /// Its settings.
+    const FIELDS: &'static [Field];
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] for the first setting that cannot be used.
+    fn check(&self) -> Result<(), Error>;
+
+    /// The config of `section` with the settings of `table`, the rest at their defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownKey`] or [`Error::BadValue`].
+    fn from_table(section: &str, table: &Table) -> Result<Self, Error> {
+        let table = canonical(section, table, Self::FIELDS)?;
+        for (key, value) in &table {
+            // One at a time, so that the error can name the setting.
+            let alone = Table::from_iter([(key.clone(), value.clone())]);
+            Self::deserialize_table(alone).map_err(|reason| Error::BadValue {
+                section: section.to_string(),
+                key: key.clone(),
+                value: value.to_string(),
+                expected: reason,
+            })?;
+        }
+        let config = Self::deserialize_table(table)
+            .map_err(|reason| Error::Config { reason: format!("[{section}] {reason}") })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Only the types are checked.
+    #[doc(hidden)]
+    fn deserialize_table(table: Table) -> Result<Self, String> {
+        Self::deserialize(Value::Table(table)).map_err(|e| e.message().to_string())
+    }
+
+    /// All settings, as they are.
+    fn to_table(&self) -> Table {
+        match Value::try_from(self) {
+            Ok(Value::Table(table)) => table,
+            other => unreachable!("a config is a table of plain values: {other:?}"),
+        }
+    }
+}
+
+/// Replaces aliases by the names of `fields` and refuses what is neither.
+fn canonical(section: &str, table: &Table, fields: &[Field]) -> Result<Table, Error> {
+    let mut out = Table::new();
+    for (key, value) in table {
+        let known = fields.iter().find(|f| f.name == key || f.aliases.contains(&key.as_str()));
+        let Some(field) = known else {
+            let names = fields.iter().flat_map(|f| f.aliases.iter().copied().chain([f.name]));
+            return Err(Error::UnknownKey {
+                key: key.clone(),
+                section: section.to_string(),
+                nearest: nearest(key, names),
+            });
+        };
+        if out.insert(field.name.to_string(), value.clone()).is_some() {
+            return Err(Error::BadValue {
+                section: section.to_string(),
+                key: key.clone(),
+                value: value.to_string(),
+                expected: format!("another name of {}, which is set as well", field.name),
+            });
+        }
+    }
+    Ok(out)
+}
+
+/// Reads `key=value` as given to `--set`: the value is TOML where it can be, else a string.
+///
+/// # Errors
+///
+/// [`Error::Config`] if there is no `=`.
+pub fn parse_assignment(text: &str) -> Result<(String, Value), Error> {
+    let (key, value) = text.split_once('=').ok_or_else(|| Error::Config {
+        reason: format!("{text:?} is not of the form key=value"),
+    })?;
+    let (key, value) = (key.trim(), value.trim());
+    let parsed = toml::from_str::<Table>(&format!("x = {value}")).ok();
+    let parsed = parsed.and_then(|mut table| table.remove("x"));
+    Ok((key.to_string(), parsed.unwrap_or_else(|| Value::String(value.to_string()))))
+}
+
+/// Defines a config struct with defaults, serde and the list of its fields.
+#[macro_export]
+macro_rules! config {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $(#[serde($($serde:tt)+)])?
+                $field:ident: $ty:ty = $default:expr $(, alias [$($alias:literal),+])?;
+            )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ $(#[serde($($serde)+)])? pub $field: $ty, )+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $( $field: $default, )+ }
+            }
+        }
+
+        impl $name {
+            /// Its settings, in order.
+            pub const FIELDS: &'static [$crate::config::Field] = &[
+                $( $crate::config::Field {
+                    name: stringify!($field),
+                    kind: stringify!($ty),
+                    default: stringify!($default),
+                    doc: concat!($($doc),+),
+                    aliases: &[$($($alias),+)?],
+                }, )+
+            ];
+        }
+    };
+}
+
+/// A [`cordada_nn::Schedule`] in a config: a number, or text such as `"linear(1e-3)"`.
+pub mod schedule {
+    use cordada_nn::Schedule;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    /// Writes a number where it is constant, else text.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(schedule: &Schedule, s: S) -> Result<S::Ok, S::Error> {
+        match schedule {
+            Schedule::Constant(value) => s.serialize_f64(*value),
+            other => s.collect_str(other),
+        }
+    }
+
+    /// Reads a number or text.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a schedule.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Schedule, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a number or a schedule such as \"linear(1e-3, 0)\"")]
+        enum Form {
+            Float(f64),
+            Int(i64),
+            Text(String),
+        }
+        match Form::deserialize(d)? {
+            Form::Float(x) => Ok(Schedule::Constant(x)),
+            Form::Int(x) => Ok(Schedule::Constant(x as f64)),
+            Form::Text(text) => text.parse().map_err(de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algo::ppo::PpoConfig;
+
+    fn table(text: &str) -> Table {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn aliases_are_accepted_and_unknown_keys_refused() {
+        let config = PpoConfig::from_table("ppo", &table("n_steps = 7\nent_coef = 0.5")).unwrap();
+        assert_eq!((config.num_steps, config.entropy_coef), (7, 0.5));
+        let error = PpoConfig::from_table("ppo", &table("gama = 0.9")).unwrap_err();
+        assert_eq!(error.to_string(), "unknown setting \"gama\" of ppo, did you mean \"gamma\"?");
+        let error = PpoConfig::from_table("ppo", &table("zzzzzz = 1")).unwrap_err();
+        assert_eq!(error.to_string(), "unknown setting \"zzzzzz\" of ppo");
+    }
+
+    #[test]
+    fn a_setting_given_under_two_names_is_refused() {
+        let error = PpoConfig::from_table("ppo", &table("n_steps = 7\nnum_steps = 8")).unwrap_err();
+        assert!(error.to_string().contains("another name of num_steps"), "{error}");
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_name_the_setting() {
+        let error = PpoConfig::from_table("ppo", &table("gamma = \"high\"")).unwrap_err();
+        assert!(error.to_string().starts_with("ppo.gamma = \"high\": "), "{error}");
+        let error = PpoConfig::from_table("ppo", &table("gamma = 1.5")).unwrap_err();
+        assert_eq!(error.to_string(), "ppo.gamma = 1.5: a number from 0 to 1");
+    }
+
+    #[test]
+    fn a_config_survives_its_own_toml() {
+        let config = PpoConfig {
+            learning_rate: "linear(1e-3, 1e-5)".parse().unwrap(),
+            target_kl: Some(0.02),
+            ..PpoConfig::default()
+        };
+        let text = toml::to_string(&config).unwrap();
+        let back = PpoConfig::from_table("ppo", &table(&text)).unwrap();
+        assert_eq!(back, config);
+    }
+
+    #[test]
+    fn assignments_are_toml_where_they_can_be() {
+        let (key, value) = parse_assignment("gamma=0.9").unwrap();
+        assert_eq!((key.as_str(), value), ("gamma", Value::Float(0.9)));
+        assert_eq!(parse_assignment("hidden=[32, 32]").unwrap().1.as_array().unwrap().len(), 2);
+        let text = parse_assignment("learning_rate=linear(1e-3)").unwrap().1;
+        assert_eq!(text, Value::String("linear(1e-3)".into()));
+        assert_eq!(parse_assignment("x").unwrap_err().to_string(), "the config is not valid: \"x\" is not of the form key=value");
+    }
+}

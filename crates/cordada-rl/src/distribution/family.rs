@@ -1,0 +1,89 @@
+//! What each family of distributions implements, and what follows from it for rows and batches.
+//! The public face is [`Distribution`](super::Distribution), which has the documentation.
+
+use cordada_env::Stream;
+use cordada_nn::Real;
+
+/// One row's mask: which entries of the parameters may be chosen; `None` allows all.
+pub(super) type Mask<'a> = Option<&'a [bool]>;
+
+pub(super) trait Family {
+    fn num_params(&self) -> usize;
+    fn action_len(&self) -> usize;
+    fn mask_len(&self) -> usize;
+
+    fn log_prob<F: Real>(&self, params: &[F], mask: Mask<'_>, action: &[F]) -> F;
+    fn entropy<F: Real>(&self, params: &[F], mask: Mask<'_>) -> F;
+    /// `(log_prob, entropy)`, each with the bits of the single function.
+    fn log_prob_entropy<F: Real>(&self, params: &[F], mask: Mask<'_>, action: &[F]) -> (F, F);
+
+    /// The action with its ψ is `(action, psi)`; a coefficient of exactly 0 leaves entropy out.
+    fn add_score_entropy<F: Real>(
+        &self,
+        params: &[F],
+        mask: Mask<'_>,
+        scored: (&[F], F),
+        entropy_coef: F,
+        d_params: &mut [F],
+    );
+    fn add_entropy_gradient<F: Real>(
+        &self,
+        params: &[F],
+        mask: Mask<'_>,
+        coef: F,
+        d_params: &mut [F],
+    );
+
+    fn kl<F: Real>(&self, p: &[F], q: &[F], mask: Mask<'_>) -> F;
+    fn add_kl_gradient_p<F: Real>(&self, p: &[F], q: &[F], mask: Mask<'_>, coef: F, d_p: &mut [F]);
+    fn add_kl_gradient_q<F: Real>(&self, p: &[F], q: &[F], mask: Mask<'_>, coef: F, d_q: &mut [F]);
+    fn fisher_product<F: Real>(&self, params: &[F], mask: Mask<'_>, v: &[F], out: &mut [F]);
+
+    fn sample<F: Real>(&self, params: &[F], mask: Mask<'_>, stream: &mut Stream, action: &mut [F]);
+    fn mode<F: Real>(&self, params: &[F], mask: Mask<'_>, action: &mut [F]);
+
+    /// The mask of row `row` of a batch.
+    #[inline(always)]
+    fn mask_row<'a>(&self, masks: Mask<'a>, row: usize) -> Mask<'a> {
+        let len = self.mask_len();
+        masks.map(|masks| &masks[row * len..][..len])
+    }
+
+    #[inline(always)]
+    fn log_prob_entropy_batch<F: Real>(
+        &self,
+        params: &[F],
+        masks: Mask<'_>,
+        actions: &[F],
+        log_prob: &mut [F],
+        entropy: &mut [F],
+    ) {
+        let rows = params.chunks_exact(self.num_params());
+        let rows = rows.zip(actions.chunks_exact(self.action_len()));
+        for (row, ((params, action), (log_prob, entropy))) in
+            rows.zip(log_prob.iter_mut().zip(entropy)).enumerate()
+        {
+            let mask = self.mask_row(masks, row);
+            (*log_prob, *entropy) = self.log_prob_entropy(params, mask, action);
+        }
+    }
+
+    #[inline(always)]
+    fn add_score_entropy_batch<F: Real>(
+        &self,
+        params: &[F],
+        masks: Mask<'_>,
+        scored: (&[F], &[F]),
+        entropy_coef: F,
+        d_params: &mut [F],
+    ) {
+        let (actions, psi) = scored;
+        let rows = params.chunks_exact(self.num_params());
+        let rows = rows.zip(d_params.chunks_exact_mut(self.num_params()));
+        let scored = actions.chunks_exact(self.action_len()).zip(psi);
+        for (row, ((params, d_params), (action, &psi))) in rows.zip(scored).enumerate() {
+            let mask = self.mask_row(masks, row);
+            self.add_score_entropy(params, mask, (action, psi), entropy_coef, d_params);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The one outer loop: a run directory, an algorithm in it, and what happens between iterations:
+//! events, checkpoints, evaluation, and stopping when asked to.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cordada_env::{Env, EnvSpec, StateReader, StateWriter};
+use cordada_log::{Event, Fanout, JsonlSink, RunDir, Sink, TensorBoardSink};
+use toml::{Table, Value};
+
+use crate::algo::{self, AlgoSpec, Algorithm, Setup};
+use crate::checkpoint;
+use crate::config::{Config, Field};
+use crate::error::Error;
+use crate::evaluate::{EvalOptions, Evaluation, evaluate};
+use crate::presets::preset;
+
+crate::config! {
+    /// What a run is, beside the algorithm's settings.
+    pub struct RunSettings {
+        /// Algorithm.
+        algo: String = "ppo".to_string();
+        /// Environment.
+        env: String = "CartPole-v1".to_string();
+        /// Seed of every random stream.
+        seed: u64 = 1;
+        /// Environment steps to train for; rounded up to whole iterations.
+        total_steps: u64 = 100_000, alias ["total_timesteps", "steps"];
+        /// Seconds between checkpoints; 0 writes one after every iteration.
+        checkpoint_seconds: f64 = 30.0;
+        /// Checkpoints to keep.
+        keep_checkpoints: usize = 3;
+        /// Episodes of the evaluation at the end; 0 for none.
+        eval_episodes: usize = 100;
+        /// Environment steps between evaluations on the way; 0 for none.
+        eval_interval: u64 = 0;
+    }
+}
+
+impl Config for RunSettings {
+    const FIELDS: &'static [Field] = RunSettings::FIELDS;
+
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |key: &str, value: String, expected: &str| Error::BadValue {
+            section: "run".to_string(),
+            key: key.to_string(),
+            value,
+            expected: expected.to_string(),
+        };
+        if self.total_steps == 0 {
+            return Err(refuse("total_steps", "0".into(), "at least 1"));
+        }
+        let seconds = self.checkpoint_seconds;
+        if !(seconds >= 0.0 && seconds.is_finite()) {
+            return Err(refuse("checkpoint_seconds", seconds.to_string(), "at least 0"));
+        }
+        if i64::try_from(self.seed).is_err() {
+            return Err(refuse("seed", self.seed.to_string(), "below 2⁶³, which config files hold"));
+        }
+        Ok(())
+    }
+}
+
+/// A whole config: the run and its algorithm's settings, complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunConfig {
+    /// The run.
+    pub run: RunSettings,
+    /// The algorithm's settings.
+    pub settings: Table,
+}
+
+impl RunConfig {
+    /// The preset of an algorithm and environment, with changes: keys of the algorithm's settings
+    /// or, with `run.` before them or where the algorithm has no such setting, of the run's.
+    ///
+    /// # Errors
+    ///
+    /// For unknown names and values that cannot be used.
+    pub fn new(algo: &str, env: &str, changes: &[(String, Value)]) -> Result<Self, Error> {
+        let algo = algo::find(algo)?;
+        let env = cordada_env::find(env)?;
+        let preset = preset(algo.name, env.name)?;
+        let mut settings = preset.settings;
+        let mut run = Table::new();
+        if let Some(steps) = preset.total_steps {
+            run.insert("total_steps".into(), Value::Integer(steps as i64));
+        }
+        for (key, value) in changes {
+            let known = |fields: &[Field]| {
+                fields
+                    .iter()
+                    .find(|f| f.name == key || f.aliases.contains(&key.as_str()))
+                    .map(|f| f.name.to_string())
+            };
+            if let Some(key) = key.strip_prefix("run.") {
+                run.insert(key.to_string(), value.clone());
+            } else if let Some(name) = known(RunSettings::FIELDS).filter(|_| known(algo.fields).is_none()) {
+                run.insert(name, value.clone());
+            } else {
+                let key = key.strip_prefix(algo.name).and_then(|k| k.strip_prefix('.')).unwrap_or(key);
+                // An alias replaces the preset's value of the setting it names.
+                let name = known(algo.fields).unwrap_or_else(|| key.to_string());
+                settings.insert(name, value.clone());
+            }
+        }
+        run.insert("algo".into(), Value::String(algo.name.into()));
+        run.insert("env".into(), Value::String(env.name.into()));
+        let run = RunSettings::from_table("run", &run)?;
+        Ok(Self { run, settings: (algo.complete)(&settings)? })
+    }
+
+    /// Reads the text of a config file: `[run]` with at least `algo` and `env`, and a table with
+    /// the algorithm's name. Missing settings are at their defaults; presets are not used.
+    ///
+    /// # Errors
+    ///
+    /// For invalid TOML, unknown names and values that cannot be used.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let mut table: Table =
+            toml::from_str(text).map_err(|e| Error::Config { reason: e.to_string() })?;
+        table.remove("version");
+        let section = |value: Option<Value>, name: &str| match value {
+            None => Ok(Table::new()),
+            Some(Value::Table(table)) => Ok(table),
+            Some(_) => Err(Error::Config { reason: format!("{name} is not a table [{name}]") }),
+        };
+        let run = RunSettings::from_table("run", &section(table.remove("run"), "run")?)?;
+        let algo = algo::find(&run.algo)?;
+        let settings = section(table.remove(algo.name), algo.name)?;
+        if let Some(key) = table.keys().next() {
+            return Err(Error::UnknownKey {
+                key: key.clone(),
+                section: "the config".into(),
+                nearest: crate::error::nearest(key, ["run", algo.name]),
+            });
+        }
+        let env = cordada_env::find(&run.env)?.name.to_string();
+        let run = RunSettings { algo: algo.name.into(), env, ..run };
+        Ok(Self { run, settings: (algo.complete)(&settings)? })
+    }
+
+    /// The text of a config file with every setting.
+    pub fn to_toml(&self) -> String {
+        let version = Value::String(env!("CARGO_PKG_VERSION").into());
+        let table = Table::from_iter([
+            ("version".to_string(), version),
+            ("run".to_string(), Value::Table(self.run.to_table())),
+            (self.run.algo.clone(), Value::Table(self.settings.clone())),
+        ]);
+        toml::to_string(&table).unwrap_or_else(|e| unreachable!("a table of plain values: {e}"))
+    }
+
+    fn algo(&self) -> Result<&'static AlgoSpec, Error> {
+        algo::find(&self.run.algo)
+    }
+
+    fn env(&self) -> Result<&'static EnvSpec, Error> {
+        Ok(cordada_env::find(&self.run.env)?)
+    }
+
+    /// Makes the algorithm, at its start.
+    ///
+    /// # Errors
+    ///
+    /// If the environment or its spaces do not fit.
+    pub fn make(&self, threads: usize) -> Result<Box<dyn Algorithm>, Error> {
+        let env = self.env()?;
+        let make_env = || -> Box<dyn Env> { env.build() };
+        (self.algo()?.make)(&Setup {
+            env: env.name,
+            make_env: &make_env,
+            settings: &self.settings,
+            seed: self.run.seed,
+            total_steps: self.run.total_steps,
+            threads,
+        })
+    }
+
+    /// Evaluates a policy in this run's environment, with streams apart from training's.
+    ///
+    /// # Errors
+    ///
+    /// If the environment does not exist.
+    pub fn evaluate(&self, algorithm: &dyn Algorithm) -> Result<Evaluation, Error> {
+        let env = self.env()?;
+        let options = EvalOptions {
+            episodes: self.run.eval_episodes,
+            seed: self.run.seed,
+            deterministic: true,
+        };
+        Ok(evaluate(&algorithm.policy(), &|| env.build(), options))
+    }
+}
+
+/// A run in its directory.
+#[derive(Debug)]
+pub struct Run {
+    config: RunConfig,
+    dir: RunDir,
+    algorithm: Box<dyn Algorithm>,
+    threads: usize,
+    resumed: Option<Resumed>,
+}
+
+/// What a resumed run goes on from.
+#[derive(Debug)]
+struct Resumed {
+    path: String,
+    metrics_bytes: u64,
+    warnings: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// Environment steps of the whole run.
+    pub steps: u64,
+    /// Seconds that this process trained, without evaluation.
+    pub seconds: f64,
+    /// Steps that this process did per second of them.
+    pub steps_per_s: f64,
+    /// The evaluation at the end.
+    pub evaluation: Option<Evaluation>,
+    /// Whether it was asked to stop before its end.
+    pub stopped: bool,
+}
+
+impl Run {
+    /// A new run; the directory must be empty.
+    ///
+    /// # Errors
+    ///
+    /// For what [`RunConfig::make`] refuses, and what the file system says.
+    pub fn create(config: RunConfig, dir: RunDir, threads: usize) -> Result<Self, Error> {
+        let algorithm = config.make(threads)?;
+        dir.write_config(&config.to_toml())?;
+        Ok(Self { config, dir, algorithm, threads, resumed: None })
+    }
+
+    /// A run as it was at its newest whole checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// If the directory is not a run's, its config or all its checkpoints are damaged.
+    pub fn resume(dir: RunDir, threads: usize) -> Result<Self, Error> {
+        let config = RunConfig::from_toml(&dir.read_config()?)?;
+        let mut algorithm = config.make(threads)?;
+        let found = checkpoint::newest(&dir.checkpoints_dir())?;
+        let mut r = StateReader::new(&found.state);
+        let metrics_bytes = r.u64()?;
+        algorithm.load(&found.policy, &mut r)?;
+        r.finish()?;
+        let path = found.path.display().to_string();
+        let resumed = Some(Resumed { path, metrics_bytes, warnings: found.refused });
+        Ok(Self { config, dir, algorithm, threads, resumed })
+    }
+
+    /// Its config.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.root()
+    }
+
+    /// Its algorithm.
+    pub fn algorithm(&self) -> &dyn Algorithm {
+        &*self.algorithm
+    }
+
+    /// Trains to the end, or until `stop` is set: then a checkpoint is written after the iteration
+    /// under way. Events go to the run directory and to `sink`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] if training broke down (the last checkpoint is kept), and what the
+    /// file system says.
+    pub fn train(
+        &mut self,
+        sink: impl Sink + Send + 'static,
+        stop: &AtomicBool,
+    ) -> Result<Finished, Error> {
+        let metrics_path = self.dir.metrics_path();
+        let tensorboard = self.dir.tensorboard_dir();
+        let (jsonl, tensorboard) = match &self.resumed {
+            None => (JsonlSink::create(&metrics_path)?, TensorBoardSink::create(&tensorboard)?),
+            Some(from) => (
+                JsonlSink::resume(&metrics_path, from.metrics_bytes)?,
+                TensorBoardSink::resume(&tensorboard, self.algorithm.steps())?,
+            ),
+        };
+        let position = jsonl.position();
+        let mut sinks = Fanout::new(vec![Box::new(jsonl), Box::new(tensorboard), Box::new(sink)]);
+        self.announce(&mut sinks)?;
+        let outcome = self.train_loop(&mut sinks, &|| position.bytes(), stop);
+        if let Err(error) = &outcome {
+            let (step, message) = (self.algorithm.steps(), error.to_string());
+            // The first error is the one to tell.
+            let _ = sinks.record(&Event::Failed { step, message }).and_then(|()| sinks.flush());
+        }
+        outcome
+    }
+
+    fn announce(&mut self, sinks: &mut Fanout) -> Result<(), Error> {
+        let run = &self.config.run;
+        sinks.record(&Event::Start {
+            run: self.dir.root().display().to_string(),
+            algo: run.algo.clone(),
+            env: run.env.clone(),
+            seed: run.seed,
+            total_steps: run.total_steps,
+            threads: self.threads,
+            version: env!("CARGO_PKG_VERSION").into(),
+        })?;
+        if let Some(from) = self.resumed.take() {
+            let step = self.algorithm.steps();
+            for message in from.warnings {
+                sinks.record(&Event::Warning { step, message })?;
+            }
+            sinks.record(&Event::Resume { step, path: from.path })?;
+        }
+        Ok(())
+    }
+
+    fn train_loop(
+        &mut self,
+        sinks: &mut Fanout,
+        metrics_bytes: &dyn Fn() -> u64,
+        stop: &AtomicBool,
+    ) -> Result<Finished, Error> {
+        let total = self.config.run.total_steps;
+        let interval = self.config.run.eval_interval;
+        let every = Duration::from_secs_f64(self.config.run.checkpoint_seconds);
+        let first = self.algorithm.steps();
+        let (mut trained, mut saved) = (Duration::ZERO, Instant::now());
+        let mut is_saved = self.algorithm.steps() > 0;
+        while self.algorithm.steps() < total && !stop.load(Ordering::Relaxed) {
+            let (began, before) = (Instant::now(), self.algorithm.steps());
+            let report = self.algorithm.iterate()?;
+            trained += began.elapsed();
+            let steps = self.algorithm.steps();
+            let mut values = report.metrics;
+            let seconds = trained.as_secs_f64();
+            values.push(("time/seconds", seconds));
+            values.push(("time/steps_per_s", (steps - first) as f64 / seconds));
+            let iteration = self.algorithm.iterations();
+            sinks.record(&Event::Metrics { step: steps, iteration, values })?;
+            if interval > 0 && steps / interval > before / interval && steps < total {
+                self.evaluate(sinks)?;
+            }
+            is_saved = saved.elapsed() >= every;
+            if is_saved {
+                self.save(sinks, metrics_bytes)?;
+                saved = Instant::now();
+            }
+        }
+        let stopped = self.algorithm.steps() < total;
+        if !is_saved {
+            self.save(sinks, metrics_bytes)?;
+        }
+        let evaluation = if stopped { None } else { self.evaluate(sinks)? };
+        let (steps, seconds) = (self.algorithm.steps(), trained.as_secs_f64());
+        let steps_per_s = (steps - first) as f64 / seconds.max(f64::MIN_POSITIVE);
+        let run = self.dir.root().display().to_string();
+        let eval_return = evaluation.as_ref().map(|e| e.mean_return);
+        if !stopped {
+            sinks.record(&Event::Done { run, steps, seconds, steps_per_s, eval_return })?;
+        }
+        sinks.flush()?;
+        Ok(Finished { steps, seconds, steps_per_s, evaluation, stopped })
+    }
+
+    fn evaluate(&self, sinks: &mut Fanout) -> Result<Option<Evaluation>, Error> {
+        if self.config.run.eval_episodes == 0 {
+            return Ok(None);
+        }
+        let evaluation = self.config.evaluate(&*self.algorithm)?;
+        sinks.record(&Event::Evaluation {
+            step: self.algorithm.steps(),
+            episodes: evaluation.episodes as u64,
+            mean_return: evaluation.mean_return,
+            std_return: evaluation.std_return,
+            mean_length: evaluation.mean_length,
+            deterministic: evaluation.deterministic,
+        })?;
+        Ok(Some(evaluation))
+    }
+
+    fn save(&self, sinks: &mut Fanout, metrics_bytes: &dyn Fn() -> u64) -> Result<(), Error> {
+        // What the checkpoint refers to must be on the disk before it.
+        sinks.flush()?;
+        let mut w = StateWriter::new();
+        w.u64(metrics_bytes());
+        self.algorithm.save(&mut w);
+        let (steps, folder) = (self.algorithm.steps(), self.dir.checkpoints_dir());
+        let path = checkpoint::save(&folder, steps, &self.algorithm.policy(), w.as_bytes())?;
+        checkpoint::prune(&folder, self.config.run.keep_checkpoints)?;
+        sinks.record(&Event::Checkpoint { step: steps, path: path.display().to_string() })?;
+        Ok(())
+    }
+}
