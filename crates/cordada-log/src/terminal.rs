@@ -108,6 +108,27 @@ impl TerminalSink {
         }
     }
 
+    /// Begins work that no single [`Event::Start`] stands for, such as several runs at once.
+    pub fn open(&mut self, text: &str, total_steps: u64) {
+        self.screen.print(text);
+        self.begin(total_steps, Instant::now());
+    }
+
+    /// Ends it: the text takes the place of the live line.
+    pub fn close(&mut self, text: &str) {
+        self.screen.close(Some(text));
+    }
+
+    fn begin(&mut self, total_steps: u64, now: Instant) {
+        self.progress = Progress { total_steps, ..Progress::new() };
+        self.started = now;
+        // A log needs no line before anything was done; the live line shows that it runs.
+        match self.mode {
+            TerminalMode::Live => self.show(now),
+            TerminalMode::Plain => self.shown = Some((now, 0)),
+        }
+    }
+
     fn columns(&self) -> usize {
         self.width.or_else(|| self.screen.columns()).unwrap_or(DEFAULT_COLUMNS)
     }
@@ -116,16 +137,10 @@ impl TerminalSink {
     fn record_at(&mut self, event: &Event, now: Instant) {
         match event {
             Event::Start { total_steps, .. } => {
-                self.progress = Progress { total_steps: *total_steps, ..Progress::new() };
-                self.started = now;
                 for text in opening(event, &self.look, self.columns()) {
                     self.screen.print(&text);
                 }
-                // A log needs no line before anything was done; the live line shows that it runs.
-                match self.mode {
-                    TerminalMode::Live => self.show(now),
-                    TerminalMode::Plain => self.shown = Some((now, 0)),
-                }
+                self.begin(*total_steps, now);
             }
             Event::Resume { step, .. } => {
                 self.progress.first_step = *step;

@@ -150,13 +150,34 @@ macro_rules! specialize {
     ($activation:expr, $f:ident => $body:expr) => {
         match $activation {
             Activation::Identity => {}
-            Activation::Tanh => { const $f: Activation = Activation::Tanh; $body }
-            Activation::Relu => { const $f: Activation = Activation::Relu; $body }
-            Activation::LeakyRelu => { const $f: Activation = Activation::LeakyRelu; $body }
-            Activation::Elu => { const $f: Activation = Activation::Elu; $body }
-            Activation::Silu => { const $f: Activation = Activation::Silu; $body }
-            Activation::Gelu => { const $f: Activation = Activation::Gelu; $body }
-            Activation::GeluTanh => { const $f: Activation = Activation::GeluTanh; $body }
+            Activation::Tanh => {
+                const $f: Activation = Activation::Tanh;
+                $body
+            }
+            Activation::Relu => {
+                const $f: Activation = Activation::Relu;
+                $body
+            }
+            Activation::LeakyRelu => {
+                const $f: Activation = Activation::LeakyRelu;
+                $body
+            }
+            Activation::Elu => {
+                const $f: Activation = Activation::Elu;
+                $body
+            }
+            Activation::Silu => {
+                const $f: Activation = Activation::Silu;
+                $body
+            }
+            Activation::Gelu => {
+                const $f: Activation = Activation::Gelu;
+                $body
+            }
+            Activation::GeluTanh => {
+                const $f: Activation = Activation::GeluTanh;
+                $body
+            }
         }
     };
 }
@@ -204,7 +225,11 @@ mod tests {
                 activation.chain(isa, &x, &y, &mut d);
                 for i in 0..x.len() {
                     assert_eq!(y[i], activation.value(x[i]), "{activation:?} {isa:?}");
-                    assert_eq!(d[i], 2.0 * activation.derivative(x[i], y[i]), "{activation:?} {isa:?}");
+                    assert_eq!(
+                        d[i],
+                        2.0 * activation.derivative(x[i], y[i]),
+                        "{activation:?} {isa:?}"
+                    );
                 }
             }
         }

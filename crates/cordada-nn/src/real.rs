@@ -47,10 +47,16 @@ pub trait Real:
     fn abs(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// The larger value; the other one if one is NaN.
-    fn max(self, other: Self) -> Self;
-    /// The smaller value; the other one if one is NaN.
-    fn min(self, other: Self) -> Self;
+    /// `self` if it is the larger one or NaN, else `other`.
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        if self < other { other } else { self }
+    }
+    /// `self` if it is the smaller one or NaN, else `other`.
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        if self > other { other } else { self }
+    }
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
     /// eˣ.
@@ -115,14 +121,6 @@ impl Real for f64 {
         f64::sqrt(self)
     }
     #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        f64::max(self, other)
-    }
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        f64::min(self, other)
-    }
-    #[inline(always)]
     fn is_finite(self) -> bool {
         f64::is_finite(self)
     }
@@ -169,14 +167,6 @@ impl Real for f32 {
         f32::sqrt(self)
     }
     #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        f32::max(self, other)
-    }
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        f32::min(self, other)
-    }
-    #[inline(always)]
     fn is_finite(self) -> bool {
         f32::is_finite(self)
     }
@@ -184,8 +174,9 @@ impl Real for f32 {
     fn exp(self) -> Self {
         crate::kernel::exp_f32(self)
     }
+    #[inline(always)]
     fn ln(self) -> Self {
-        libm::logf(self)
+        crate::kernel::ln_f32(self)
     }
     #[inline(always)]
     fn tanh(self) -> Self {

@@ -1,7 +1,7 @@
 //! The one outer loop: a run directory, an algorithm in it, and what happens between iterations:
 //! events, checkpoints, evaluation, and stopping when asked to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -82,31 +82,51 @@ impl RunConfig {
         let algo = algo::find(algo)?;
         let env = cordada_env::find(env)?;
         let preset = preset(algo.name, env.name)?;
-        let mut settings = preset.settings;
         let mut run = Table::new();
         if let Some(steps) = preset.total_steps {
             run.insert("total_steps".into(), Value::Integer(steps as i64));
         }
-        for (key, value) in changes {
-            let known = |fields: &[Field]| {
-                fields
-                    .iter()
-                    .find(|f| f.name == key || f.aliases.contains(&key.as_str()))
-                    .map(|f| f.name.to_string())
-            };
-            if let Some(key) = key.strip_prefix("run.") {
-                run.insert(key.to_string(), value.clone());
-            } else if let Some(name) = known(RunSettings::FIELDS).filter(|_| known(algo.fields).is_none()) {
-                run.insert(name, value.clone());
-            } else {
-                let key = key.strip_prefix(algo.name).and_then(|k| k.strip_prefix('.')).unwrap_or(key);
-                // An alias replaces the preset's value of the setting it names.
-                let name = known(algo.fields).unwrap_or_else(|| key.to_string());
-                settings.insert(name, value.clone());
-            }
-        }
         run.insert("algo".into(), Value::String(algo.name.into()));
         run.insert("env".into(), Value::String(env.name.into()));
+        Self::changed(algo, run, preset.settings, changes)
+    }
+
+    /// The same config with changes, named as in [`RunConfig::new`]. Algorithm and environment
+    /// stay.
+    ///
+    /// # Errors
+    ///
+    /// For unknown names and values that cannot be used.
+    pub fn with(&self, changes: &[(String, Value)]) -> Result<Self, Error> {
+        Self::changed(self.algo()?, self.run.to_table(), self.settings.clone(), changes)
+    }
+
+    fn changed(
+        algo: &AlgoSpec,
+        mut run: Table,
+        mut settings: Table,
+        changes: &[(String, Value)],
+    ) -> Result<Self, Error> {
+        let fixed = ["algo", "env"].map(|key| (key.to_string(), run[key].clone()));
+        for (key, value) in changes {
+            let (section, key) = match key.split_once('.') {
+                Some((section, key)) if section == "run" || section == algo.name => (section, key),
+                _ => ("", key.as_str()),
+            };
+            // An alias replaces the value of the setting it names.
+            let known = |fields: &[Field]| {
+                let field = fields.iter().find(|f| f.name == key || f.aliases.contains(&key));
+                field.map(|f| f.name)
+            };
+            let (own, of_run) = (known(algo.fields), known(RunSettings::FIELDS));
+            let (table, name) = match (section, own) {
+                ("run", _) => (&mut run, of_run),
+                ("", None) if of_run.is_some() => (&mut run, of_run),
+                _ => (&mut settings, own),
+            };
+            table.insert(name.unwrap_or(key).to_string(), value.clone());
+        }
+        run.extend(fixed);
         let run = RunSettings::from_table("run", &run)?;
         Ok(Self { run, settings: (algo.complete)(&settings)? })
     }
@@ -207,7 +227,8 @@ pub struct Run {
 /// What a resumed run goes on from.
 #[derive(Debug)]
 struct Resumed {
-    path: String,
+    /// The checkpoint; none if there was none yet.
+    path: Option<PathBuf>,
     metrics_bytes: u64,
     warnings: Vec<String>,
 }
@@ -239,7 +260,8 @@ impl Run {
         Ok(Self { config, dir, algorithm, threads, resumed: None })
     }
 
-    /// A run as it was at its newest whole checkpoint.
+    /// A run as it was at its newest whole checkpoint, or at its beginning if it ended before the
+    /// first one.
     ///
     /// # Errors
     ///
@@ -247,14 +269,22 @@ impl Run {
     pub fn resume(dir: RunDir, threads: usize) -> Result<Self, Error> {
         let config = RunConfig::from_toml(&dir.read_config()?)?;
         let mut algorithm = config.make(threads)?;
-        let found = checkpoint::newest(&dir.checkpoints_dir())?;
-        let mut r = StateReader::new(&found.state);
-        let metrics_bytes = r.u64()?;
-        algorithm.load(&found.policy, &mut r)?;
-        r.finish()?;
-        let path = found.path.display().to_string();
-        let resumed = Some(Resumed { path, metrics_bytes, warnings: found.refused });
-        Ok(Self { config, dir, algorithm, threads, resumed })
+        let resumed = match checkpoint::newest(&dir.checkpoints_dir()) {
+            Ok(found) => {
+                let mut r = StateReader::new(&found.state);
+                let metrics_bytes = r.u64()?;
+                algorithm.load(&found.policy, &mut r)?;
+                r.finish()?;
+                Resumed { path: Some(found.path), metrics_bytes, warnings: found.refused }
+            }
+            // It ended before its first checkpoint, so its beginning is where it goes on.
+            Err(Error::NoCheckpoint { .. }) => {
+                let warning = "there is no checkpoint yet: the run starts from its beginning";
+                Resumed { path: None, metrics_bytes: 0, warnings: vec![warning.into()] }
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { config, dir, algorithm, threads, resumed: Some(resumed) })
     }
 
     /// Its config.
@@ -321,7 +351,9 @@ impl Run {
             for message in from.warnings {
                 sinks.record(&Event::Warning { step, message })?;
             }
-            sinks.record(&Event::Resume { step, path: from.path })?;
+            if let Some(path) = from.path {
+                sinks.record(&Event::Resume { step, path: path.display().to_string() })?;
+            }
         }
         Ok(())
     }

@@ -39,12 +39,7 @@ pub struct Panels<T> {
 impl<T: Real> Panels<T> {
     /// Room for a `[k, n]` matrix of zeros.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
-        Self {
-            isa,
-            data: vec![T::ZERO; k * n.next_multiple_of(LANES)],
-            k,
-            n,
-        }
+        Self { isa, data: vec![T::ZERO; k * n.next_multiple_of(LANES)], k, n }
     }
 
     /// Copies `b`: `[k, n]`.
@@ -53,13 +48,7 @@ impl<T: Real> Panels<T> {
     ///
     /// If `b` has another length.
     pub fn pack(&mut self, b: &[T]) {
-        assert_eq!(
-            b.len(),
-            self.k * self.n,
-            "a [{}, {}] matrix",
-            self.k,
-            self.n
-        );
+        assert_eq!(b.len(), self.k * self.n, "a [{}, {}] matrix", self.k, self.n);
         for panel in panels(self.isa.is_wide(), self.n) {
             let columns = panel.width.min(self.n - panel.first);
             let lines = &mut self.data[panel.first * self.k..][..panel.width * self.k];
@@ -76,13 +65,7 @@ impl<T: Real> Panels<T> {
     ///
     /// If `b` has another length.
     pub fn pack_transposed(&mut self, b: &[T]) {
-        assert_eq!(
-            b.len(),
-            self.k * self.n,
-            "a [{}, {}] matrix",
-            self.n,
-            self.k
-        );
+        assert_eq!(b.len(), self.k * self.n, "a [{}, {}] matrix", self.n, self.k);
         for panel in panels(self.isa.is_wide(), self.n) {
             let columns = panel.width.min(self.n - panel.first);
             let lines = &mut self.data[panel.first * self.k..][..panel.width * self.k];
@@ -104,11 +87,7 @@ struct Panel {
 fn panels(wide: bool, n: usize) -> impl Iterator<Item = Panel> {
     let mut first = 0;
     std::iter::from_fn(move || {
-        let width = if wide && first + WIDE_PANEL <= n {
-            WIDE_PANEL
-        } else {
-            LANES
-        };
+        let width = if wide && first + WIDE_PANEL <= n { WIDE_PANEL } else { LANES };
         let panel = Panel { first, width };
         first += width;
         (panel.first < n).then_some(panel)
@@ -137,11 +116,7 @@ pub enum Start<'a, T> {
 ///
 /// If the lengths do not agree.
 pub fn matmul<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T]) {
-    assert_eq!(
-        a.len() * b.n,
-        c.len() * b.k,
-        "A and C have the same number of rows"
-    );
+    assert_eq!(a.len() * b.n, c.len() * b.k, "A and C have the same number of rows");
     assert!(!matches!(start, Start::Row(row) if row.len() != b.n), "one bias per column");
     product(b.isa, a, b, start, c);
 }
@@ -157,11 +132,15 @@ kernel! {
                 let start = if from == 0 { start } else { Start::Old };
                 let p = Product { a, k, from, n, column: first, start };
                 if WIDE && width == WIDE_PANEL {
-                    p.rows::<WIDE_ROWS, WIDE_PANEL>(block.as_chunks().0, c);
+                    p.rows::<WIDE_ROWS, WIDE_PANEL, true>(block.as_chunks().0, c);
+                } else if WIDE && first + LANES <= n {
+                    p.rows::<NARROW_ROWS, LANES, true>(block.as_chunks().0, c);
                 } else if WIDE {
-                    p.rows::<NARROW_ROWS, LANES>(block.as_chunks().0, c);
+                    p.rows::<NARROW_ROWS, LANES, false>(block.as_chunks().0, c);
+                } else if first + LANES <= n {
+                    p.rows::<SMALL_ROWS, LANES, true>(block.as_chunks().0, c);
                 } else {
-                    p.rows::<SMALL_ROWS, LANES>(block.as_chunks().0, c);
+                    p.rows::<SMALL_ROWS, LANES, false>(block.as_chunks().0, c);
                 }
             }
         }
@@ -181,30 +160,36 @@ struct Product<'a, T> {
 }
 
 impl<T: Real> Product<'_, T> {
-    /// All rows, a full tile at a time and the rest by smaller tiles.
+    /// All rows, a full tile at a time and the rest by smaller tiles. `WHOLE`: the panel does not
+    /// reach beyond C's last column.
     #[inline(always)]
-    fn rows<const MR: usize, const W: usize>(&self, b: &[[T; W]], c: &mut [T]) {
+    fn rows<const MR: usize, const W: usize, const WHOLE: bool>(&self, b: &[[T; W]], c: &mut [T]) {
         let rows = c.len() / self.n;
         let mut r = 0;
         while r + MR <= rows {
-            self.tile::<MR, W>(b, r, c);
+            self.tile::<MR, W, WHOLE>(b, r, c);
             r += MR;
         }
         while r + 4 <= rows {
-            self.tile::<4, W>(b, r, c);
+            self.tile::<4, W, WHOLE>(b, r, c);
             r += 4;
         }
         if r + 2 <= rows {
-            self.tile::<2, W>(b, r, c);
+            self.tile::<2, W, WHOLE>(b, r, c);
             r += 2;
         }
         if r < rows {
-            self.tile::<1, W>(b, r, c);
+            self.tile::<1, W, WHOLE>(b, r, c);
         }
     }
 
     #[inline(always)]
-    fn tile<const MR: usize, const W: usize>(&self, b: &[[T; W]], r: usize, c: &mut [T]) {
+    fn tile<const MR: usize, const W: usize, const WHOLE: bool>(
+        &self,
+        b: &[[T; W]],
+        r: usize,
+        c: &mut [T],
+    ) {
         // All slices are cut to one length, which is the loop's bound.
         let depth = b.len();
         let a: [&[T]; MR] = array::from_fn(|m| &self.a[(r + m) * self.k + self.from..][..depth]);
@@ -212,8 +197,8 @@ impl<T: Real> Product<'_, T> {
         for m in 0..MR {
             match self.start {
                 Start::Zero => {}
-                Start::Row(row) => load(row, self.column, &mut acc[m]),
-                Start::Old => load(&c[(r + m) * self.n..][..self.n], self.column, &mut acc[m]),
+                Start::Row(row) => acc[m] = load::<T, W, WHOLE>(&row[self.column..]),
+                Start::Old => acc[m] = load::<T, W, WHOLE>(self.rest(r + m, c)),
             }
         }
         for kk in 0..depth {
@@ -230,34 +215,40 @@ impl<T: Real> Product<'_, T> {
             }
         }
         for m in 0..MR {
-            store(&acc[m], &mut c[(r + m) * self.n..][..self.n], self.column);
+            store::<T, W, WHOLE>(&acc[m], &mut c[(r + m) * self.n..][..self.n][self.column..]);
         }
+    }
+
+    /// A row of C from this panel's first column.
+    #[inline(always)]
+    fn rest<'c>(&self, row: usize, c: &'c [T]) -> &'c [T] {
+        &c[row * self.n..][..self.n][self.column..]
     }
 }
 
-/// Reads a vector of a row from `column`; what lies past the row's end stays as it was.
+/// The first `W` numbers of the rest of a row; zeros past its end, which is reached only if not
+/// `WHOLE`. (Two instances, because the partial one makes the compiler keep sums in memory.)
 #[inline(always)]
-fn load<T: Real, const W: usize>(row: &[T], column: usize, acc: &mut [T; W]) {
-    let from = &row[column..];
-    if let Some(whole) = from.first_chunk() {
-        *acc = *whole;
-    } else {
-        for (to, from) in acc.iter_mut().zip(from) {
-            *to = *from;
-        }
+fn load<T: Real, const W: usize, const WHOLE: bool>(row: &[T]) -> [T; W] {
+    if WHOLE {
+        return *row.first_chunk().expect("the panel is inside the row");
     }
+    let mut vector = [T::ZERO; W];
+    for (to, from) in vector.iter_mut().zip(row) {
+        *to = *from;
+    }
+    vector
 }
 
-/// Writes a vector to a row from `column`, dropping what lies past the row's end.
+/// Writes to the rest of a row, dropping what lies past its end.
 #[inline(always)]
-fn store<T: Real, const W: usize>(acc: &[T; W], row: &mut [T], column: usize) {
-    let to = &mut row[column..];
-    if let Some(whole) = to.first_chunk_mut() {
-        *whole = *acc;
-    } else {
-        for (to, from) in to.iter_mut().zip(acc) {
-            *to = *from;
-        }
+fn store<T: Real, const W: usize, const WHOLE: bool>(vector: &[T; W], row: &mut [T]) {
+    if WHOLE {
+        *row.first_chunk_mut().expect("the panel is inside the row") = *vector;
+        return;
+    }
+    for (to, from) in row.iter_mut().zip(vector) {
+        *to = *from;
     }
 }
 
@@ -271,11 +262,7 @@ fn store<T: Real, const W: usize>(acc: &[T; W], row: &mut [T], column: usize) {
 ///
 /// If the lengths do not agree.
 pub fn matmul_tn<T: Real>(isa: Isa, a: &[T], b: &[T], (m, n): (usize, usize), c: &mut [T]) {
-    assert_eq!(
-        a.len() * n,
-        b.len() * m,
-        "A and B have the same number of rows"
-    );
+    assert_eq!(a.len() * n, b.len() * m, "A and B have the same number of rows");
     assert_eq!(c.len(), m * n, "C is [{m}, {n}]");
     // Vectors run along the side that fills them: a narrow input layer or head would waste lanes.
     if !n.is_multiple_of(LANES) && m.is_multiple_of(LANES) {
@@ -290,12 +277,17 @@ kernel! {
     fn outer<T: Real, const FLIPPED: bool>(a: &[T], b: &[T], m: usize, n: usize, c: &mut [T]) {
         for Panel { first: column, width } in panels(WIDE, n) {
             let o = Outer { a, b, m, n, column };
+            let whole = column + width <= n;
             if WIDE && width == WIDE_PANEL {
-                o.lines::<WIDE_ROWS, WIDE_PANEL, FLIPPED>(c);
+                o.lines::<WIDE_ROWS, WIDE_PANEL, FLIPPED, true>(c);
+            } else if WIDE && whole {
+                o.lines::<NARROW_ROWS, LANES, FLIPPED, true>(c);
             } else if WIDE {
-                o.lines::<NARROW_ROWS, LANES, FLIPPED>(c);
+                o.lines::<NARROW_ROWS, LANES, FLIPPED, false>(c);
+            } else if whole {
+                o.lines::<SMALL_ROWS, LANES, FLIPPED, true>(c);
             } else {
-                o.lines::<SMALL_ROWS, LANES, FLIPPED>(c);
+                o.lines::<SMALL_ROWS, LANES, FLIPPED, false>(c);
             }
         }
     }
@@ -313,50 +305,47 @@ struct Outer<'a, T> {
 impl<T: Real> Outer<'_, T> {
     /// All lines of C, a full tile at a time and the rest by smaller tiles.
     #[inline(always)]
-    fn lines<const MR: usize, const W: usize, const FLIPPED: bool>(&self, c: &mut [T]) {
+    fn lines<const MR: usize, const W: usize, const FLIPPED: bool, const WHOLE: bool>(
+        &self,
+        c: &mut [T],
+    ) {
         let mut line = 0;
         while line + MR <= self.m {
-            self.tile::<MR, W, FLIPPED>(line, c);
+            self.tile::<MR, W, FLIPPED, WHOLE>(line, c);
             line += MR;
         }
         while line + 4 <= self.m {
-            self.tile::<4, W, FLIPPED>(line, c);
+            self.tile::<4, W, FLIPPED, WHOLE>(line, c);
             line += 4;
         }
         if line + 2 <= self.m {
-            self.tile::<2, W, FLIPPED>(line, c);
+            self.tile::<2, W, FLIPPED, WHOLE>(line, c);
             line += 2;
         }
         if line < self.m {
-            self.tile::<1, W, FLIPPED>(line, c);
+            self.tile::<1, W, FLIPPED, WHOLE>(line, c);
         }
     }
 
     #[inline(always)]
-    fn tile<const MR: usize, const W: usize, const FLIPPED: bool>(&self, line: usize, c: &mut [T]) {
+    fn tile<const MR: usize, const W: usize, const FLIPPED: bool, const WHOLE: bool>(
+        &self,
+        line: usize,
+        c: &mut [T],
+    ) {
         let mut acc = [[T::ZERO; W]; MR];
         if !FLIPPED {
             for i in 0..MR {
-                load(
-                    &c[(line + i) * self.n..][..self.n],
-                    self.column,
-                    &mut acc[i],
-                );
+                acc[i] = load::<T, W, WHOLE>(&c[(line + i) * self.n..][..self.n][self.column..]);
             }
         }
-        let rows = self.a.chunks_exact(self.m).zip(self.b.chunks_exact(self.n));
-        if self.column + W <= self.n {
-            for (a, b) in rows {
-                let b = b[self.column..]
-                    .first_chunk()
-                    .expect("the panel is inside the row");
-                multiply_add(&a[line..], b, &mut acc);
-            }
-        } else {
-            for (a, b) in rows {
-                let mut padded = [T::ZERO; W];
-                load(b, self.column, &mut padded);
-                multiply_add(&a[line..], &padded, &mut acc);
+        for (a, b) in self.a.chunks_exact(self.m).zip(self.b.chunks_exact(self.n)) {
+            let a: &[T; MR] = a[line..].first_chunk().expect("MR columns are left");
+            let b = load::<T, W, WHOLE>(&b[self.column..]);
+            for i in 0..MR {
+                for j in 0..W {
+                    acc[i][j] = a[i].mul_add(b[j], acc[i][j]);
+                }
             }
         }
         if FLIPPED {
@@ -367,26 +356,8 @@ impl<T: Real> Outer<'_, T> {
             }
         } else {
             for i in 0..MR {
-                store(
-                    &acc[i],
-                    &mut c[(line + i) * self.n..][..self.n],
-                    self.column,
-                );
+                store::<T, W, WHOLE>(&acc[i], &mut c[(line + i) * self.n..][..self.n][self.column..]);
             }
-        }
-    }
-}
-
-#[inline(always)]
-fn multiply_add<T: Real, const MR: usize, const W: usize>(
-    a: &[T],
-    b: &[T; W],
-    acc: &mut [[T; W]; MR],
-) {
-    let a: &[T; MR] = a.first_chunk().expect("MR columns are left");
-    for i in 0..MR {
-        for j in 0..W {
-            acc[i][j] = a[i].mul_add(b[j], acc[i][j]);
         }
     }
 }
@@ -472,9 +443,8 @@ mod tests {
     fn gradient_product_equals_the_definition() {
         for (rows, m, n) in SHAPES {
             let (a, b) = (numbers(rows * m, 7), numbers(rows * n, 8));
-            let a_transposed: Vec<f32> = (0..m * rows)
-                .map(|i| a[(i % rows) * m + i / rows])
-                .collect();
+            let a_transposed: Vec<f32> =
+                (0..m * rows).map(|i| a[(i % rows) * m + i / rows]).collect();
             let start = numbers(m * n, 9);
             let mut from_zero = vec![0.0; m * n];
             reference(&a_transposed, &b, rows, n, &mut from_zero);
@@ -486,11 +456,7 @@ mod tests {
                 let mut got = start.clone();
                 matmul_tn(isa, &a, &b, (m, n), &mut got);
                 for i in 0..m * n {
-                    let want = if flipped {
-                        start[i] + from_zero[i]
-                    } else {
-                        from_start[i]
-                    };
+                    let want = if flipped { start[i] + from_zero[i] } else { from_start[i] };
                     assert_eq!(got[i], want, "{isa:?} {rows}x{m}x{n} at {i}");
                 }
             }

@@ -22,7 +22,7 @@ mod peak;
 mod reduce;
 mod transpose;
 
-pub use elementwise::{exp_f32, tanh_f32};
+pub use elementwise::{exp_f32, ln_f32, tanh_f32};
 pub use matmul::{Panels, Start, matmul, matmul_tn};
 pub use peak::{CHAINS, multiply_add_chains};
 pub use reduce::{add_assign, column_sums, dot, sum_squares};
@@ -92,6 +92,46 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             Level::Portable => "portable",
+        }
+    }
+}
+
+/// Work from outside this crate that is compiled once per instruction set, see [`Isa::run`].
+pub trait Task {
+    /// What it returns.
+    type Output;
+
+    /// Does the work. Must be `#[inline(always)]`, and so must all that it calls in its inner
+    /// loops, or they are compiled for the portable instruction set: with the same bits, but each
+    /// `mul_add`, hence each `exp`, is a library call.
+    fn run(self) -> Self::Output;
+}
+
+impl Isa {
+    /// Runs the instance of a task that was compiled for this instruction set.
+    #[inline]
+    #[allow(unsafe_code, reason = "an Isa proves that the processor has the features")]
+    pub fn run<W: Task>(self, task: W) -> W::Output {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi1,bmi2")]
+        fn avx512<W: Task>(task: W) -> W::Output {
+            task.run()
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2")]
+        fn avx2<W: Task>(task: W) -> W::Output {
+            task.run()
+        }
+
+        match self.0 {
+            // SAFETY: an `Isa` of this level exists only if the processor has the features.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { avx512(task) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2(task) },
+            Level::Portable => task.run(),
         }
     }
 }

@@ -69,26 +69,34 @@ kernel! {
     /// `x`: `[rows, columns]` with `columns = sums.len()`.
     pub fn column_sums<T: Real>(x: &[T], sums: &mut [T]) {
         let columns = sums.len();
-        let (blocks, rest) = sums.as_chunks_mut::<LANES>();
-        let tail = blocks.len() * LANES;
-        for (b, block) in blocks.iter_mut().enumerate() {
-            let mut acc = *block;
-            for row in x.chunks_exact(columns) {
-                let row: &[T; LANES] = row[b * LANES..].first_chunk().expect("a block is inside the row");
-                for i in 0..LANES {
-                    acc[i] += row[i];
-                }
-            }
-            *block = acc;
+        let mut first = 0;
+        // Several vectors at a time, so that their additions overlap.
+        while first + 4 * LANES <= columns {
+            column_block::<T, { 4 * LANES }>(x, columns, first, sums);
+            first += 4 * LANES;
         }
-        if !rest.is_empty() {
-            for row in x.chunks_exact(columns) {
-                for (sum, &value) in rest.iter_mut().zip(&row[tail..]) {
-                    *sum += value;
-                }
-            }
+        while first + LANES <= columns {
+            column_block::<T, LANES>(x, columns, first, sums);
+            first += LANES;
+        }
+        while first < columns {
+            column_block::<T, 1>(x, columns, first, sums);
+            first += 1;
         }
     }
+}
+
+#[inline(always)]
+fn column_block<T: Real, const W: usize>(x: &[T], columns: usize, first: usize, sums: &mut [T]) {
+    let sums: &mut [T; W] = sums[first..].first_chunk_mut().expect("the block is inside");
+    let mut acc = *sums;
+    for row in x.chunks_exact(columns) {
+        let row: &[T; W] = row[first..].first_chunk().expect("the block is inside the row");
+        for i in 0..W {
+            acc[i] += row[i];
+        }
+    }
+    *sums = acc;
 }
 
 #[cfg(test)]
@@ -109,13 +117,14 @@ mod tests {
 
     #[test]
     fn column_sums_start_from_the_old_value() {
-        // Two rows of 17 columns: a whole block and a rest.
-        let x: Vec<f32> = (0..34).map(|i| i as f32).collect();
+        // Two rows of 82 columns: a wide block, a narrow one and a rest of two.
+        let x: Vec<f32> = (0..164).map(|i| i as f32).collect();
         for isa in Isa::available() {
-            let mut sums = vec![100.0_f32; 17];
+            let mut sums = vec![100.0_f32; 82];
             column_sums(isa, &x, &mut sums);
-            assert_eq!(sums[0], 100.0 + 0.0 + 17.0);
-            assert_eq!(sums[16], 100.0 + 16.0 + 33.0);
+            for (i, sum) in sums.iter().enumerate() {
+                assert_eq!(*sum, 100.0 + i as f32 + (i + 82) as f32, "column {i}");
+            }
         }
     }
 }

@@ -55,17 +55,10 @@ mod tests {
                 transpose(isa, &from, columns, &mut to, stride);
                 for r in 0..rows {
                     for c in 0..columns {
-                        assert_eq!(
-                            to[c * stride + r],
-                            from[r * columns + c],
-                            "{rows}x{columns}"
-                        );
+                        assert_eq!(to[c * stride + r], from[r * columns + c], "{rows}x{columns}");
                     }
                 }
-                assert!(
-                    (0..columns).all(|c| to[c * stride + rows] == -1.0),
-                    "wrote too much"
-                );
+                assert!((0..columns).all(|c| to[c * stride + rows] == -1.0), "wrote too much");
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use cordada_env::Stream;
 use cordada_nn::Real;
+use cordada_nn::kernel::Task;
 
 /// One row's mask: which entries of the parameters may be chosen; `None` allows all.
 pub(super) type Mask<'a> = Option<&'a [bool]>;
@@ -85,5 +86,42 @@ pub(super) trait Family {
             let mask = self.mask_row(masks, row);
             self.add_score_entropy(params, mask, (action, psi), entropy_coef, d_params);
         }
+    }
+}
+
+/// [`Family::log_prob_entropy_batch`] as a task: family, params, masks, actions, and the outputs.
+pub(super) struct LogProbEntropy<'a, D, F>(
+    pub(super) &'a D,
+    pub(super) &'a [F],
+    pub(super) Mask<'a>,
+    pub(super) &'a [F],
+    pub(super) (&'a mut [F], &'a mut [F]),
+);
+
+impl<D: Family, F: Real> Task for LogProbEntropy<'_, D, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self(family, params, masks, actions, (log_prob, entropy)) = self;
+        family.log_prob_entropy_batch(params, masks, actions, log_prob, entropy);
+    }
+}
+
+/// [`Family::add_score_entropy_batch`] as a task, arguments in its order.
+pub(super) struct AddScoreEntropy<'a, D, F>(
+    pub(super) &'a D,
+    pub(super) &'a [F],
+    pub(super) Mask<'a>,
+    pub(super) (&'a [F], &'a [F]),
+    pub(super) F,
+    pub(super) &'a mut [F],
+);
+
+impl<D: Family, F: Real> Task for AddScoreEntropy<'_, D, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self(family, params, masks, scored, entropy_coef, d_params) = self;
+        family.add_score_entropy_batch(params, masks, scored, entropy_coef, d_params);
     }
 }

@@ -30,6 +30,7 @@ mod squashed;
 
 use cordada_env::Stream;
 use cordada_nn::Real;
+use cordada_nn::kernel::Isa;
 
 pub use bernoulli::Bernoulli;
 pub use categorical::{Categorical, gumbel};
@@ -37,7 +38,7 @@ pub use gaussian::DiagGaussian;
 pub use multi_categorical::MultiCategorical;
 pub use squashed::SquashedGaussian;
 
-use family::Family;
+use family::{AddScoreEntropy, Family, LogProbEntropy};
 
 /// The distribution of actions of a policy: which family, and its sizes.
 ///
@@ -314,7 +315,7 @@ impl Distribution {
         self.check(log_prob.len(), params, masks, Some(actions));
         assert_eq!(log_prob.len(), entropy.len(), "entropy is not [B]");
         each!(self, family => {
-            family.log_prob_entropy_batch(params, masks, actions, log_prob, entropy);
+            Isa::detect().run(LogProbEntropy(family, params, masks, actions, (log_prob, entropy)));
         });
     }
 
@@ -334,7 +335,7 @@ impl Distribution {
         self.check(psi.len(), d_params, None, None);
         let scored = (actions, psi);
         each!(self, family => {
-            family.add_score_entropy_batch(params, masks, scored, entropy_coef, d_params);
+            Isa::detect().run(AddScoreEntropy(family, params, masks, scored, entropy_coef, d_params));
         });
     }
 }

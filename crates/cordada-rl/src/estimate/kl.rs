@@ -31,7 +31,7 @@ pub fn k3<F: Real>(log_ratio: F) -> F {
         // x²/2! + x³/3! + … + x⁸/8!; what is left out is below 10⁻¹³ of it.
         let mut sum = F::ZERO;
         for k in (3..=8).rev() {
-            sum = (F::ONE + sum) * x / F::of(f64::from(k));
+            sum = (F::ONE + sum) * (x * F::of(1.0 / f64::from(k)));
         }
         F::of(0.5) * x * x * (F::ONE + sum)
     } else {

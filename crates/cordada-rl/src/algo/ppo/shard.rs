@@ -1,6 +1,8 @@
 //! A shard of a PPO minibatch: its samples are gathered, run through both networks, scored and
 //! run back in chunks that stay in the cache. What a shard adds up depends on its samples alone.
 
+use cordada_nn::kernel::{Isa, Task};
+
 use super::{Objective, PpoConfig, ValueClipping};
 use crate::distribution::Distribution;
 use crate::estimate::Standardizer;
@@ -182,6 +184,41 @@ impl Samples {
     }
 }
 
+/// The policy's objective of each sample, as a task of the processor's own instruction set.
+struct PolicyTerms<'a> {
+    c: Coefficients,
+    weight: f32,
+    log_prob: &'a [f32],
+    old: &'a [f32],
+    advantages: &'a [f32],
+    psi: &'a mut [f32],
+}
+
+impl Task for PolicyTerms<'_> {
+    type Output = Stats;
+
+    /// Writes ψ / M and returns the sums.
+    #[inline(always)]
+    fn run(self) -> Stats {
+        let Self { c, weight, log_prob, old, advantages, psi } = self;
+        let mut sums = Stats::default();
+        for (((&new, &old), &advantage), psi) in log_prob.iter().zip(old).zip(advantages).zip(psi) {
+            let term: Surrogate<f32> = match (c.objective, c.dual_clip) {
+                (Objective::Clip, None) => clipped_surrogate(new, old, advantage, c.clip_eps), // eq. (7)
+                (Objective::Clip, Some(dual)) => {
+                    dual_clipped_surrogate(new, old, advantage, c.clip_eps, dual)
+                }
+                (Objective::KlPenalty, _) => surrogate(new, old, advantage), // eq. (8)
+            };
+            *psi = term.psi * weight;
+            sums.policy_objective += f64::from(term.objective);
+            sums.approx_kl += f64::from(k3(new - old));
+            sums.clipped += f64::from(u8::from(term.clipped));
+        }
+        sums
+    }
+}
+
 impl Shard {
     pub(super) fn new(network: &ActorCritic) -> Self {
         Self {
@@ -228,22 +265,10 @@ impl Shard {
         log_prob.resize(n, 0.0);
         entropy.resize(n, 0.0);
         pi.log_prob_entropy_batch(params, samples.masks(), &samples.actions, log_prob, entropy);
-        psi.clear();
-        for i in 0..n {
-            let (new, old, advantage) = (log_prob[i], samples.log_prob[i], samples.advantages[i]);
-            let term: Surrogate<f32> = match (c.objective, c.dual_clip) {
-                (Objective::Clip, None) => clipped_surrogate(new, old, advantage, c.clip_eps), // eq. (7)
-                (Objective::Clip, Some(dual)) => {
-                    dual_clipped_surrogate(new, old, advantage, c.clip_eps, dual)
-                }
-                (Objective::KlPenalty, _) => surrogate(new, old, advantage), // eq. (8)
-            };
-            psi.push(term.psi * weight);
-            stats.policy_objective += f64::from(term.objective);
-            stats.entropy += f64::from(entropy[i]);
-            stats.approx_kl += f64::from(k3(new - old));
-            stats.clipped += f64::from(u8::from(term.clipped));
-        }
+        psi.resize(n, 0.0);
+        let (old, advantages) = (&samples.log_prob[..], &samples.advantages[..]);
+        let sums = Isa::detect().run(PolicyTerms { c, weight, log_prob, old, advantages, psi });
+        stats.add(&Stats { entropy: entropy.iter().map(|&h| f64::from(h)).sum(), ..sums });
         stats.samples += n as f64;
         d_params.clear();
         d_params.resize(params.len(), 0.0);

@@ -16,10 +16,7 @@ fn main() {
     for _ in 0..5 {
         let t = Instant::now();
         let s = multiply_add_chains::<f32>(Isa::detect(), 1000000);
-        println!(
-            "peak {:.1} GF/s {s}",
-            2.0 * 24.0 * 16.0 * 1e6 / t.elapsed().as_secs_f64() / 1e9
-        );
+        println!("peak {:.1} GF/s {s}", 2.0 * 24.0 * 16.0 * 1e6 / t.elapsed().as_secs_f64() / 1e9);
     }
     for isa in Isa::available().take(2) {
         println!("{isa:?}");
