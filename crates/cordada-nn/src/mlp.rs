@@ -252,6 +252,7 @@ impl Mlp {
     /// # Shapes
     ///
     /// `x` as in `forward`; `dy`: `[rows, outputs]`; `grad`: as θ; `dx`: as `x`.
+    #[allow(clippy::too_many_arguments, reason = "one more than jvp, in the same order")]
     pub fn vjp<T: Real>(
         &self,
         weights: &Weights<T>,

@@ -71,7 +71,8 @@ pub fn save(
     state: &[u8],
 ) -> Result<PathBuf, Error> {
     let name = format!("step-{steps:012}");
-    let (temporary, path) = (checkpoints.join(format!("{UNFINISHED}{name}")), checkpoints.join(&name));
+    let (temporary, path) =
+        (checkpoints.join(format!("{UNFINISHED}{name}")), checkpoints.join(&name));
     let write = || -> Result<(), Error> {
         remove(&temporary)?;
         io("create", &temporary, fs::create_dir_all(&temporary))?;

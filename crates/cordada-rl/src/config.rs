@@ -243,6 +243,9 @@ mod tests {
         assert_eq!(parse_assignment("hidden=[32, 32]").unwrap().1.as_array().unwrap().len(), 2);
         let text = parse_assignment("learning_rate=linear(1e-3)").unwrap().1;
         assert_eq!(text, Value::String("linear(1e-3)".into()));
-        assert_eq!(parse_assignment("x").unwrap_err().to_string(), "the config is not valid: \"x\" is not of the form key=value");
+        assert_eq!(
+            parse_assignment("x").unwrap_err().to_string(),
+            "the config is not valid: \"x\" is not of the form key=value"
+        );
     }
 }

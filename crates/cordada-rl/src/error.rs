@@ -57,7 +57,9 @@ pub enum Error {
         accepts: &'static str,
     },
     /// A number that must be finite is not.
-    #[error("{what} is {value} in iteration {iteration}; training stopped, the last checkpoint is kept")]
+    #[error(
+        "{what} is {value} in iteration {iteration}; training stopped, the last checkpoint is kept"
+    )]
     NonFinite {
         /// Which number.
         what: String,

@@ -185,11 +185,16 @@ impl ActorCritic {
             Draw::Normal => stream.normal(),
             Draw::Uniform => stream.uniform(),
         };
-        let nets = [(self.trunk.as_ref(), None), (Some(&self.actor), Some(0.01)), (Some(&self.critic), Some(1.0))];
+        let nets = [
+            (self.trunk.as_ref(), None),
+            (Some(&self.actor), Some(0.01)),
+            (Some(&self.critic), Some(1.0)),
+        ];
         for (net, head_gain) in nets {
             let Some((mlp, at)) = net else { continue };
             let params = mlp.params();
-            let last = params.iter().rposition(|p| p.name.ends_with(".weight") && p.shape.len() == 2);
+            let last =
+                params.iter().rposition(|p| p.name.ends_with(".weight") && p.shape.len() == 2);
             for (i, param) in params.iter().enumerate() {
                 let to = &mut theta[at.start + param.range.start..at.start + param.range.end];
                 if let [rows, columns] = param.shape[..] {

@@ -1,7 +1,6 @@
 //! A policy as a thing of its own: parameters, normalizer, spaces and action transform in one
 //! `.safetensors` file, which is enough to act.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use cordada_env::wrapper::normalize::{NormalizeOptions, ObsNormalizer};
@@ -95,7 +94,7 @@ impl Policy {
         };
         let json = serde_json::to_string(&metadata).map_err(|e| refuse(e.to_string()))?;
         #[allow(clippy::disallowed_types, reason = "the type that safetensors takes; one entry")]
-        let header = HashMap::from([("cordada".to_string(), json)]);
+        let header = std::collections::HashMap::from([("cordada".to_string(), json)]);
         safetensors::serialize(tensors, Some(header)).map_err(|e| refuse(e.to_string()))
     }
 
@@ -106,8 +105,8 @@ impl Policy {
     /// [`Error::Checkpoint`], saying what is wrong with the file.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
-        let bytes = std::fs::read(path)
-            .map_err(|e| Error::Log(cordada_log::Error::io("read", path, e)))?;
+        let bytes =
+            std::fs::read(path).map_err(|e| Error::Log(cordada_log::Error::io("read", path, e)))?;
         Self::from_bytes(&bytes).map_err(refuse)
     }
 
@@ -134,7 +133,9 @@ impl Policy {
             let size = if dtype == Dtype::F32 { 4 } else { 8 };
             if view.dtype() != dtype || view.data().len() != size * len {
                 let (shape, found) = (view.shape(), view.dtype());
-                return Err(format!("{name} is {found:?} {shape:?}, not {len} numbers of {dtype:?}"));
+                return Err(format!(
+                    "{name} is {found:?} {shape:?}, not {len} numbers of {dtype:?}"
+                ));
             }
             Ok(view.data())
         };

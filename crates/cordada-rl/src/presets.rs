@@ -57,9 +57,8 @@ pub fn preset(algo: &str, env: &str) -> Result<Loaded, Error> {
     let bad = |reason: String| Error::Config { reason: format!("preset {algo}/{env}: {reason}") };
     let mut table: Table = toml::from_str(preset.text).map_err(|e| bad(e.to_string()))?;
     let total_steps = table.remove("total_steps").and_then(|v| v.as_integer());
-    let settings = match table.remove(algo) {
-        Some(toml::Value::Table(settings)) => settings,
-        _ => return Err(bad(format!("no table [{algo}]"))),
+    let Some(toml::Value::Table(settings)) = table.remove(algo) else {
+        return Err(bad(format!("no table [{algo}]")));
     };
     if let Some(key) = table.keys().next() {
         return Err(bad(format!("unknown key {key}")));
@@ -77,7 +76,8 @@ mod tests {
         for p in PRESETS {
             let loaded = preset(p.algo, p.env).unwrap();
             let spec = algo::find(p.algo).unwrap();
-            (spec.complete)(&loaded.settings).unwrap_or_else(|e| panic!("{}/{}: {e}", p.algo, p.env));
+            (spec.complete)(&loaded.settings)
+                .unwrap_or_else(|e| panic!("{}/{}: {e}", p.algo, p.env));
             assert_eq!(cordada_env::find(p.env).unwrap().name, p.env);
             assert!(loaded.total_steps.is_some(), "{}/{} names its steps", p.algo, p.env);
             assert!(p.text.starts_with("# "), "{}/{} names its origin", p.algo, p.env);

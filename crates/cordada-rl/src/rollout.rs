@@ -286,31 +286,24 @@ fn draw<'a>(
         Some(&*mask)
     };
     let action = &mut trajectory.actions[t * a..(t + 1) * a];
-    pi.sample(params, mask, &mut track.sampler, action);
-    trajectory.log_prob[t] = pi.log_prob(params, mask, action);
+    trajectory.log_prob[t] = pi.draw(params, mask, &mut track.sampler, action);
     action
 }
 
 /// The action as the environment takes it: limited to the bounds of a box, else as drawn. The
 /// log-probability is that of the drawn one (detail 26 of The 37 Implementation Details of PPO).
-pub(crate) fn clipped<'a>(
-    space: &Space,
-    action: &'a [f32],
-    buffer: &'a mut Vec<f32>,
-) -> &'a [f32] {
+pub(crate) fn clipped<'a>(space: &Space, action: &'a [f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
     let Space::Box(bounds) = space else { return action };
     buffer.clear();
-    buffer.extend(
-        action.iter().zip(&bounds.low).zip(&bounds.high).map(|((&x, &low), &high)| {
-            // Not f32::clamp, which panics on NaN bounds; NaN itself passes and is found later.
-            if x < low {
-                low
-            } else if x > high {
-                high
-            } else {
-                x
-            }
-        }),
-    );
+    buffer.extend(action.iter().zip(&bounds.low).zip(&bounds.high).map(|((&x, &low), &high)| {
+        // Not f32::clamp, which panics on NaN bounds; NaN itself passes and is found later.
+        if x < low {
+            low
+        } else if x > high {
+            high
+        } else {
+            x
+        }
+    }));
     buffer
 }

@@ -56,7 +56,11 @@ impl Config for RunSettings {
             return Err(refuse("checkpoint_seconds", seconds.to_string(), "at least 0"));
         }
         if i64::try_from(self.seed).is_err() {
-            return Err(refuse("seed", self.seed.to_string(), "below 2⁶³, which config files hold"));
+            return Err(refuse(
+                "seed",
+                self.seed.to_string(),
+                "below 2⁶³, which config files hold",
+            ));
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ pub fn ln_f32(x: f32) -> f32 {
     let e = ((shifted as i32) >> 23) as f32;
     let m = f32::from_bits((shifted & 0x007f_ffff).wrapping_add(SQRT_HALF)) - 1.0;
     let p = 7.037_683_6e-2_f32;
-    let p = p.mul_add(m, -1.151_461_03e-1);
+    let p = p.mul_add(m, -1.151_461e-1);
     let p = p.mul_add(m, 1.167_699_87e-1);
     let p = p.mul_add(m, -1.242_014_1e-1);
     let p = p.mul_add(m, 1.424_932_3e-1);
@@ -73,7 +73,7 @@ pub fn ln_f32(x: f32) -> f32 {
     if x < 0.0 || x.is_nan() { f32::NAN } else { y }
 }
 
-/// tanh x within 3e-7, never beyond ±1, NaN for NaN.
+/// tanh x within 3.5e-7, never beyond ±1, NaN for NaN.
 ///
 /// ```text
 /// tanh x ≈ x P(x²) / Q(x²),   |x| limited to 7.905
@@ -84,7 +84,7 @@ pub fn ln_f32(x: f32) -> f32 {
 /// The 13/6 rational approximation of the Eigen library.
 #[inline(always)]
 pub fn tanh_f32(x: f32) -> f32 {
-    const LIMIT: f32 = 7.905_311_1;
+    const LIMIT: f32 = 7.905_311;
     let x = if x > LIMIT { LIMIT } else { x };
     let x = if x < -LIMIT { -LIMIT } else { x };
     let x2 = x * x;
@@ -98,8 +98,22 @@ pub fn tanh_f32(x: f32) -> f32 {
     let q = 1.198_258_4e-6_f32;
     let q = q.mul_add(x2, 1.185_347_1e-4);
     let q = q.mul_add(x2, 2.268_434_6e-3);
-    let q = q.mul_add(x2, 4.893_525_2e-3);
-    x * p / q
+    let q = q.mul_add(x2, 4.893_525e-3);
+    x * p * reciprocal_f32(q)
+}
+
+/// 1 / x within 1 unit in the last place for positive x in the middle of the range (2⁻¹⁰⁰ to 2¹⁰⁰).
+///
+/// A guess from the exponent's bits (error 12 %), then two steps r ← r (1 + e + e²) with
+/// e = 1 − x r, whose error falls as e³. Unlike a processor's reciprocal instruction it gives the
+/// same bits everywhere, and unlike a division it does not block the divider.
+#[inline(always)]
+fn reciprocal_f32(x: f32) -> f32 {
+    let r = f32::from_bits(0x7ef3_11c3_u32.wrapping_sub(x.to_bits()));
+    let e = (-x).mul_add(r, 1.0);
+    let r = e.mul_add(e, e).mul_add(r, r);
+    let e = (-x).mul_add(r, 1.0);
+    e.mul_add(e, e).mul_add(r, r)
 }
 
 #[cfg(test)]
@@ -158,7 +172,7 @@ mod tests {
             assert!(y.abs() <= 1.0, "tanh({x}) = {y}");
             worst = worst.max((f64::from(y) - f64::from(x).tanh()).abs());
         }
-        assert!(worst < 3e-7, "error {worst:e}");
+        assert!(worst < 3.5e-7, "error {worst:e}");
         assert_eq!(tanh_f32(0.0), 0.0);
         assert!(tanh_f32(f32::NAN).is_nan());
         assert!((tanh_f32(f32::INFINITY) - 1.0).abs() < 3e-7);

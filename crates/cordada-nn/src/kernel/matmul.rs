@@ -4,6 +4,8 @@
 //! one accumulator that starts from its old value (or the bias) and ascends over k with fused
 //! multiply-add, so tile shapes, blocking and the number of rows never change a bit of a row.
 
+#![allow(clippy::needless_range_loop, reason = "indexed loops of fixed length vectorize")]
+
 use std::array;
 
 use super::{Isa, LANES, kernel, transpose};
@@ -356,7 +358,10 @@ impl<T: Real> Outer<'_, T> {
             }
         } else {
             for i in 0..MR {
-                store::<T, W, WHOLE>(&acc[i], &mut c[(line + i) * self.n..][..self.n][self.column..]);
+                store::<T, W, WHOLE>(
+                    &acc[i],
+                    &mut c[(line + i) * self.n..][..self.n][self.column..],
+                );
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The processor's limit: how many multiply-adds a second fit through its vector units.
 
+#![allow(clippy::needless_range_loop, reason = "indexed loops of fixed length unroll")]
+
 use super::{LANES, kernel};
 use crate::Real;
 

@@ -20,17 +20,16 @@
 //!
 //! | equation | here |
 //! |---|---|
-//! | (7) L^CLIP | [`clipped_surrogate`] |
-//! | (8) L^KLPEN | [`surrogate`], and the KL's gradient in [`Shard::score`] |
-//! | (9) L^CLIP+VF+S | [`Ppo::minibatch`] |
-//! | (11), (12) Â | [`crate::estimate::gae`] |
+//! | (7) L^CLIP | [`clipped_surrogate`](crate::objective::clipped_surrogate) |
+//! | (8) L^KLPEN | [`surrogate`](crate::objective::surrogate), less β KL in `Shard::penalize` |
+//! | (9) L^CLIP+VF+S | `Ppo::minibatch`, sample by sample in `Shard::run` |
+//! | (11), (12) Â | [`gae`](crate::estimate::gae) |
 //!
 //! # Differences from the paper
 //!
 //! - Separate networks for actor and critic unless `trunk` has layers (detail 13).
 //! - Advantages are normalized per minibatch (detail 7), the learning rate may fall (detail 4),
-//!   the gradient's norm is limited (detail 11), updates may stop early on KL (detail 4 of the
-//!   auxiliary ones).
+//!   the gradient's norm is limited (detail 11), updates may stop early on KL.
 //! - A truncated episode bootstraps from its true last observation (Pardo et al. 2018).
 //! - The normalizer of observations moves between iterations, not between steps, so that all of a
 //!   segment is seen alike when collected and when learned from.
@@ -43,7 +42,9 @@
 mod config;
 mod shard;
 
-use cordada_env::{Env, Episode, Persist, Space, StateError, StateReader, StateWriter, Stream, role};
+use cordada_env::{
+    Env, Episode, Persist, Space, StateError, StateReader, StateWriter, Stream, role,
+};
 use cordada_nn::kernel::{Isa, add_assign};
 use cordada_nn::{Optimizer, clip_global_norm};
 
@@ -53,7 +54,7 @@ use crate::error::Error;
 use crate::estimate::explained_variance;
 use crate::input::InputMap;
 use crate::objective::AdaptiveKl;
-use crate::policy::{ActorCritic, PolicyWeights, distribution_for};
+use crate::policy::{ActorCritic, PolicySpec, PolicyWeights, distribution_for};
 use crate::policy_file::Policy;
 use crate::rollout::{Actor, Collector, Track, TrackSizes, Trajectory};
 
@@ -88,7 +89,7 @@ pub struct Ppo {
     action_space: Space,
     obs_space: Space,
     network: ActorCritic,
-    spec: crate::policy::PolicySpec,
+    spec: PolicySpec,
     theta: Vec<f32>,
     weights: PolicyWeights<f32>,
     optimizer: Optimizer<f32>,
@@ -137,30 +138,17 @@ impl Ppo {
         let theta = network.init(config.init(), config.log_std_init, &mut init_stream);
         let mut weights = network.weights();
         network.pack(&theta, &mut weights);
-        let distribution = network.distribution();
-        let masked = distribution.mask_len() > 0
-            && envs[0].action_mask(&mut vec![true; distribution.mask_len()]);
-        let sizes = TrackSizes {
-            num_steps: config.num_steps,
-            inputs: input.inputs(),
-            action_len: distribution.action_len(),
-            num_params: distribution.num_params(),
-            mask_len: if masked { distribution.mask_len() } else { 0 },
-            kept_obs: if config.normalize_obs { input.obs_len() } else { 0 },
-        };
-        let tracks: Vec<Track> = envs
-            .into_iter()
-            .enumerate()
-            .map(|(i, env)| Track::new(env, setup.seed, i as u32))
-            .collect();
+        let sizes = track_sizes(&config, &network, &input, &*envs[0]);
+        let track = |(i, env)| Track::new(env, setup.seed, i as u32);
+        let tracks: Vec<Track> = envs.into_iter().enumerate().map(track).collect();
+        let num_shards = (config.minibatch_size() / SHARD_ROWS).clamp(1, MAX_SHARDS);
         let threads = setup.threads.clamp(1, config.num_envs);
-        let rows = config.minibatch_size();
-        let num_shards = (rows / SHARD_ROWS).clamp(1, MAX_SHARDS);
         Ok(Self {
             env: setup.env.to_string(),
             optimizer: Optimizer::new(config.optimizer(), theta.len())?,
             rewards: config.reward_normalizer()?,
             kl: AdaptiveKl { beta: config.kl_coef as f32, target: config.kl_target as f32 },
+            trajectories: vec![Trajectory::new(sizes); tracks.len()],
             collectors: (0..threads).map(|_| Collector::default()).collect(),
             shards: (0..num_shards).map(|_| Shard::new(&network)).collect(),
             order: (0..config.batch_size() as u32).collect(),
@@ -178,7 +166,6 @@ impl Ppo {
             theta,
             weights,
             input,
-            trajectories: vec![Trajectory::new(sizes); tracks.len()],
             tracks,
         })
     }
@@ -266,7 +253,8 @@ impl Ppo {
         let learning_rate = self.config.learning_rate.at(progress);
         let coefficients = Coefficients::new(&self.config, progress, self.kl.beta);
         let size = self.config.minibatch_size();
-        let mut learned = Learned { learning_rate, clip_eps: coefficients.clip_eps, ..Learned::default() };
+        let mut learned =
+            Learned { learning_rate, clip_eps: coefficients.clip_eps, ..Learned::default() };
         'epochs: for _ in 0..self.config.num_epochs {
             self.shuffle.shuffle(&mut self.order);
             for first in (0..self.order.len()).step_by(size) {
@@ -278,7 +266,8 @@ impl Ppo {
                 if self.config.target_kl.is_some_and(|target| means.approx_kl > 1.5 * target) {
                     break 'epochs;
                 }
-                let norm = clip_global_norm(Isa::detect(), &mut self.grad, self.config.max_grad_norm);
+                let norm =
+                    clip_global_norm(Isa::detect(), &mut self.grad, self.config.max_grad_norm);
                 finite("gradient norm", norm, self.iterations)?;
                 self.optimizer.ascend(&mut self.theta, &self.grad, learning_rate);
                 self.network.pack(&self.theta, &mut self.weights);
@@ -304,7 +293,8 @@ impl Ppo {
         if !episodes.is_empty() {
             let returns = episodes.iter().map(|(_, e)| e.episode_return).sum::<f64>() / n;
             let lengths = episodes.iter().map(|(_, e)| e.length as f64).sum::<f64>() / n;
-            metrics.extend([("rollout/episode_return", returns), ("rollout/episode_length", lengths)]);
+            metrics
+                .extend([("rollout/episode_return", returns), ("rollout/episode_length", lengths)]);
         }
         let all = |of: fn(&Trajectory) -> &Vec<f32>| -> Vec<f32> {
             self.trajectories.iter().flat_map(|from| of(from).iter().copied()).collect()
@@ -432,6 +422,24 @@ impl Algorithm for Ppo {
         self.theta.copy_from_slice(&policy.theta);
         self.network.pack(&self.theta, &mut self.weights);
         Ok(())
+    }
+}
+
+fn track_sizes(
+    config: &PpoConfig,
+    network: &ActorCritic,
+    input: &InputMap,
+    env: &dyn Env,
+) -> TrackSizes {
+    let pi = network.distribution();
+    let masked = pi.mask_len() > 0 && env.action_mask(&mut vec![true; pi.mask_len()]);
+    TrackSizes {
+        num_steps: config.num_steps,
+        inputs: input.inputs(),
+        action_len: pi.action_len(),
+        num_params: pi.num_params(),
+        mask_len: if masked { pi.mask_len() } else { 0 },
+        kept_obs: if config.normalize_obs { input.obs_len() } else { 0 },
     }
 }
 

@@ -14,8 +14,10 @@
 
 use cordada_env::Stream;
 use cordada_nn::Real;
+use cordada_nn::kernel::LANES;
 
-use super::family::{Family, Mask};
+use super::categorical_lanes::{self as lanes, for_each_size};
+use super::family::{Family, Mask, add_scores_by_row, log_probs_by_row};
 
 /// Runs `$body` with `$allowed` a function from an index to whether the mask allows it: compiled
 /// once without a mask, in which case the test vanishes, and once with one.
@@ -41,7 +43,7 @@ macro_rules! with_mask {
 
 /// p · x with 0 · ∞ = 0: an impossible action adds nothing to an expectation. NaN stays NaN.
 #[inline(always)]
-fn expected<F: Real>(p: F, x: F) -> F {
+pub(super) fn expected<F: Real>(p: F, x: F) -> F {
     if p == F::ZERO { F::ZERO } else { p * x }
 }
 
@@ -98,6 +100,16 @@ fn index<F: Real>(action: F, len: usize) -> usize {
     let index = action.f64() as usize;
     assert!(index < len, "action {action} is not one of {len}");
     index
+}
+
+/// Asserts that actions are indices below `len`, all at once.
+#[inline(always)]
+fn check_indices<F: Real>(actions: &[F; LANES], len: usize) {
+    let mut inside = true;
+    for &action in actions {
+        inside &= action >= F::ZERO && action < F::of(len as f64);
+    }
+    assert!(inside, "an action of {actions:?} is not one of {len}");
 }
 
 #[inline(always)]
@@ -349,6 +361,63 @@ impl Family for Categorical {
     ) {
         add_score_entropy(params, mask, (action[0], psi), entropy_coef, d_params);
     }
+    #[inline(always)]
+    fn log_prob_entropy_batch<F: Real>(
+        &self,
+        params: &[F],
+        masks: Mask<'_>,
+        actions: &[F],
+        log_prob: &mut [F],
+        entropy: &mut [F],
+    ) {
+        let n = self.num_actions;
+        let mut done = 0;
+        if masks.is_none() {
+            for_each_size!(n, N => {
+                let outputs = log_prob.as_chunks_mut().0.iter_mut().zip(entropy.as_chunks_mut().0);
+                for (actions, (log_prob, entropy)) in actions.as_chunks().0.iter().zip(outputs) {
+                    check_indices(actions, n);
+                    lanes::log_prob_entropy::<F, N>(&params[done * N..], actions, log_prob, entropy);
+                    done += LANES;
+                }
+            });
+        }
+        let (log_prob, entropy) = (&mut log_prob[done..], &mut entropy[done..]);
+        let masks = masks.map(|masks| &masks[done * n..]);
+        log_probs_by_row(self, &params[done * n..], masks, &actions[done..], log_prob, entropy);
+    }
+    #[inline(always)]
+    fn add_score_entropy_batch<F: Real>(
+        &self,
+        params: &[F],
+        masks: Mask<'_>,
+        (actions, psi): (&[F], &[F]),
+        entropy_coef: F,
+        d_params: &mut [F],
+    ) {
+        let n = self.num_actions;
+        let mut done = 0;
+        if masks.is_none() {
+            for_each_size!(n, N => {
+                for scored in actions.as_chunks().0.iter().zip(psi.as_chunks().0) {
+                    check_indices(scored.0, n);
+                    let (params, d_params) = (&params[done * N..], &mut d_params[done * N..]);
+                    lanes::add_score_entropy::<F, N>(params, scored, entropy_coef, d_params);
+                    done += LANES;
+                }
+            });
+        }
+        let masks = masks.map(|masks| &masks[done * n..]);
+        let scored = (&actions[done..], &psi[done..]);
+        add_scores_by_row(
+            self,
+            &params[done * n..],
+            masks,
+            scored,
+            entropy_coef,
+            &mut d_params[done * n..],
+        );
+    }
     fn add_entropy_gradient<F: Real>(
         &self,
         params: &[F],
@@ -370,6 +439,7 @@ impl Family for Categorical {
     fn fisher_product<F: Real>(&self, params: &[F], mask: Mask<'_>, v: &[F], out: &mut [F]) {
         fisher_product(params, mask, v, out);
     }
+    #[inline(always)]
     fn sample<F: Real>(&self, params: &[F], mask: Mask<'_>, stream: &mut Stream, action: &mut [F]) {
         action[0] = F::of(Self::inverse_cdf(params, mask, stream.uniform()) as f64);
     }

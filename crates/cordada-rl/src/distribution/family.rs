@@ -59,14 +59,7 @@ pub(super) trait Family {
         log_prob: &mut [F],
         entropy: &mut [F],
     ) {
-        let rows = params.chunks_exact(self.num_params());
-        let rows = rows.zip(actions.chunks_exact(self.action_len()));
-        for (row, ((params, action), (log_prob, entropy))) in
-            rows.zip(log_prob.iter_mut().zip(entropy)).enumerate()
-        {
-            let mask = self.mask_row(masks, row);
-            (*log_prob, *entropy) = self.log_prob_entropy(params, mask, action);
-        }
+        log_probs_by_row(self, params, masks, actions, log_prob, entropy);
     }
 
     #[inline(always)]
@@ -78,14 +71,44 @@ pub(super) trait Family {
         entropy_coef: F,
         d_params: &mut [F],
     ) {
-        let (actions, psi) = scored;
-        let rows = params.chunks_exact(self.num_params());
-        let rows = rows.zip(d_params.chunks_exact_mut(self.num_params()));
-        let scored = actions.chunks_exact(self.action_len()).zip(psi);
-        for (row, ((params, d_params), (action, &psi))) in rows.zip(scored).enumerate() {
-            let mask = self.mask_row(masks, row);
-            self.add_score_entropy(params, mask, (action, psi), entropy_coef, d_params);
-        }
+        add_scores_by_row(self, params, masks, scored, entropy_coef, d_params);
+    }
+}
+
+#[inline(always)]
+pub(super) fn log_probs_by_row<D: Family + ?Sized, F: Real>(
+    family: &D,
+    params: &[F],
+    masks: Mask<'_>,
+    actions: &[F],
+    log_prob: &mut [F],
+    entropy: &mut [F],
+) {
+    let rows = params.chunks_exact(family.num_params());
+    let rows = rows.zip(actions.chunks_exact(family.action_len()));
+    for (row, ((params, action), (log_prob, entropy))) in
+        rows.zip(log_prob.iter_mut().zip(entropy)).enumerate()
+    {
+        let mask = family.mask_row(masks, row);
+        (*log_prob, *entropy) = family.log_prob_entropy(params, mask, action);
+    }
+}
+
+#[inline(always)]
+pub(super) fn add_scores_by_row<D: Family + ?Sized, F: Real>(
+    family: &D,
+    params: &[F],
+    masks: Mask<'_>,
+    (actions, psi): (&[F], &[F]),
+    entropy_coef: F,
+    d_params: &mut [F],
+) {
+    let rows = params.chunks_exact(family.num_params());
+    let rows = rows.zip(d_params.chunks_exact_mut(family.num_params()));
+    let scored = actions.chunks_exact(family.action_len()).zip(psi);
+    for (row, ((params, d_params), (action, &psi))) in rows.zip(scored).enumerate() {
+        let mask = family.mask_row(masks, row);
+        family.add_score_entropy(params, mask, (action, psi), entropy_coef, d_params);
     }
 }
 
@@ -123,5 +146,24 @@ impl<D: Family, F: Real> Task for AddScoreEntropy<'_, D, F> {
     fn run(self) {
         let Self(family, params, masks, scored, entropy_coef, d_params) = self;
         family.add_score_entropy_batch(params, masks, scored, entropy_coef, d_params);
+    }
+}
+
+/// A draw from one row and its log-probability as a task: family, params, mask, stream, action.
+pub(super) struct Draw<'a, D, F>(
+    pub(super) &'a D,
+    pub(super) &'a [F],
+    pub(super) Mask<'a>,
+    pub(super) &'a mut Stream,
+    pub(super) &'a mut [F],
+);
+
+impl<D: Family, F: Real> Task for Draw<'_, D, F> {
+    type Output = F;
+    #[inline(always)]
+    fn run(self) -> F {
+        let Self(family, params, mask, stream, action) = self;
+        family.sample(params, mask, stream, action);
+        family.log_prob(params, mask, action)
     }
 }

@@ -21,6 +21,7 @@
 
 mod bernoulli;
 mod categorical;
+mod categorical_lanes;
 mod family;
 mod gaussian;
 #[cfg(test)]
@@ -38,7 +39,7 @@ pub use gaussian::DiagGaussian;
 pub use multi_categorical::MultiCategorical;
 pub use squashed::SquashedGaussian;
 
-use family::{AddScoreEntropy, Family, LogProbEntropy};
+use family::{AddScoreEntropy, Draw, Family, LogProbEntropy};
 
 /// The distribution of actions of a policy: which family, and its sizes.
 ///
@@ -283,6 +284,19 @@ impl Distribution {
     ) {
         self.check(1, params, mask, Some(action));
         each!(self, family => family.sample(params, mask, stream, action));
+    }
+
+    /// Draws an action as [`sample`](Self::sample) does and returns its log-probability, the same
+    /// bits as [`log_prob`](Self::log_prob).
+    pub fn draw<F: Real>(
+        &self,
+        params: &[F],
+        mask: Option<&[bool]>,
+        stream: &mut Stream,
+        action: &mut [F],
+    ) -> F {
+        self.check(1, params, mask, Some(action));
+        each!(self, family => Isa::detect().run(Draw(family, params, mask, stream, action)))
     }
 
     /// The most probable action, the first of equals; the squashed mean of a

@@ -172,7 +172,7 @@ impl PpoConfig {
         }
     }
 
-    fn refuse(key: &str, value: impl ToString, expected: &str) -> Error {
+    fn refuse(key: &str, value: impl std::fmt::Display, expected: &str) -> Error {
         Error::BadValue {
             section: SPEC.name.to_string(),
             key: key.to_string(),
@@ -193,7 +193,11 @@ impl PpoConfig {
         }
         let samples = self.num_envs.checked_mul(self.num_steps);
         if samples.is_none_or(|samples| samples > u32::MAX as usize) {
-            return Err(Self::refuse("num_steps", self.num_steps, "num_envs · num_steps below 2³²"));
+            return Err(Self::refuse(
+                "num_steps",
+                self.num_steps,
+                "num_envs · num_steps below 2³²",
+            ));
         }
         if !self.batch_size().is_multiple_of(self.num_minibatches) {
             let (n, t, b) = (self.num_envs, self.num_steps, self.batch_size());
@@ -208,11 +212,11 @@ impl PpoConfig {
     }
 
     fn check_numbers(&self) -> Result<(), Error> {
+        type Rule = (fn(f64) -> bool, &'static str);
         let in_unit = |x: f64| (0.0..=1.0).contains(&x);
         let positive = |x: f64| x > 0.0;
         let weight = |x: f64| x >= 0.0 && x.is_finite();
         let above_1 = |x: f64| x > 1.0;
-        type Rule = (fn(f64) -> bool, &'static str);
         let unit: Rule = (in_unit, "a number from 0 to 1");
         let above_0: Rule = (positive, "a number above 0");
         let at_least_0: Rule = (weight, "a finite number of at least 0");
@@ -256,10 +260,9 @@ impl Config for PpoConfig {
         self.check_numbers()?;
         let activations = Activation::ALL.map(Activation::name);
         let inits = INITS.map(|(name, _)| name);
-        for (key, value, names) in [
-            ("activation", &self.activation, &activations[..]),
-            ("init", &self.init, &inits[..]),
-        ] {
+        for (key, value, names) in
+            [("activation", &self.activation, &activations[..]), ("init", &self.init, &inits[..])]
+        {
             if !names.contains(&value.as_str()) {
                 return Err(Self::refuse(key, value, &format!("one of {}", names.join(", "))));
             }

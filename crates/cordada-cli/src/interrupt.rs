@@ -1,0 +1,31 @@
+//! Ctrl-C: the first one asks the work to stop, the second one ends the program.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::output::Output;
+use crate::report::Failure;
+
+/// Set when the work is to stop: by Ctrl-C, by a polite kill, or because nobody reads the output.
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Exit code of an interrupted program: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// Makes Ctrl-C set [`STOP`].
+///
+/// # Errors
+///
+/// If the system refuses a handler.
+pub(crate) fn watch(output: Output) -> Result<(), Failure> {
+    let handler = move || {
+        if STOP.swap(true, Ordering::Relaxed) {
+            #[allow(clippy::exit, reason = "a second Ctrl-C ends the program at once")]
+            std::process::exit(INTERRUPTED);
+        }
+        // The terminal shows ^C; the message begins a line of its own.
+        output.note("\nstopping after this iteration; Ctrl-C again ends at once, without a checkpoint");
+    };
+    ctrlc::set_handler(handler).map_err(|e| {
+        Failure::failed(format!("cannot watch for Ctrl-C: {e}"), "run the program from a terminal")
+    })
+}

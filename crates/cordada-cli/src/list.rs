@@ -1,0 +1,223 @@
+//! `cordada list`: the registries, as tables or as JSON.
+
+use cordada::env::ENVIRONMENTS;
+use cordada::log::METRICS;
+use cordada::rl::algo::{self, ALGORITHMS};
+use cordada::rl::config::Field;
+use cordada::rl::presets::{PRESETS, Preset, preset};
+use cordada::rl::train::RunSettings;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::ListCommand;
+use crate::output::{Output, short, wrap};
+use crate::report::Failure;
+
+pub(crate) fn run(what: &ListCommand, output: Output) -> Result<(), Failure> {
+    match what {
+        ListCommand::Algos => algos(output),
+        ListCommand::Envs => envs(output),
+        ListCommand::Metrics => metrics(output),
+        ListCommand::Presets => presets(output)?,
+        ListCommand::Settings { algo } if algo == "run" => {
+            settings("run", RunSettings::FIELDS, output);
+        }
+        ListCommand::Settings { algo } => {
+            let spec = algo::find(algo)?;
+            settings(spec.name, spec.fields, output);
+            if !output.json {
+                output.line("\nChange one with --set key=value; `cordada list settings run` lists those of the run.");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn algos(output: Output) {
+    if output.json {
+        let list = ALGORITHMS.iter().map(|a| {
+            json!({
+                "name": a.name, "title": a.title, "paper": a.paper, "on_policy": a.on_policy,
+                "accepts": a.accepts,
+            })
+        });
+        return output.object(&list.collect::<Vec<_>>());
+    }
+    let rows = ALGORITHMS.iter().map(|a| {
+        let what = format!("{}. {}. Acts in {}.", a.title, a.paper, a.accepts);
+        vec![a.name.to_string(), what]
+    });
+    output.table(&["name", "what"], &rows.collect::<Vec<_>>());
+}
+
+fn envs(output: Output) {
+    if output.json {
+        let list = ENVIRONMENTS.iter().map(|spec| {
+            let env = spec.build();
+            json!({
+                "name": spec.name, "aliases": spec.aliases, "summary": spec.summary,
+                "source": spec.source, "obs_space": env.obs_space().to_string(),
+                "action_space": env.action_space().to_string(),
+                "max_episode_steps": spec.max_episode_steps,
+                "reward_threshold": spec.reward_threshold,
+            })
+        });
+        return output.object(&list.collect::<Vec<_>>());
+    }
+    let rows = ENVIRONMENTS.iter().map(|spec| {
+        let number = |x: Option<f64>| x.map_or("-".to_string(), |x| x.to_string());
+        vec![
+            spec.name.to_string(),
+            number(spec.max_episode_steps.map(f64::from)),
+            number(spec.reward_threshold),
+            spec.summary.to_string(),
+        ]
+    });
+    output.table(&["name", "limit", "solved", "task"], &rows.collect::<Vec<_>>());
+    output.note("limit: steps of an episode; solved: mean return that counts as solved");
+}
+
+fn metrics(output: Output) {
+    if output.json {
+        let list = METRICS.iter().map(|m| {
+            json!({
+                "name": m.name, "unit": m.unit, "summary": m.summary, "trouble": m.trouble,
+                "deterministic": m.deterministic,
+            })
+        });
+        return output.object(&list.collect::<Vec<_>>());
+    }
+    for metric in METRICS {
+        let unit = if metric.unit == "1" { String::new() } else { format!(" ({})", metric.unit) };
+        output.line(format!("{}{unit}", output.bold(metric.name)));
+        paragraph(output, metric.summary);
+        paragraph(output, &format!("Trouble: {}", metric.trouble));
+    }
+}
+
+/// Wrapped text, indented by four columns.
+fn paragraph(output: Output, text: &str) {
+    for line in wrap(text, output.columns().saturating_sub(4)) {
+        output.line(format!("    {line}"));
+    }
+}
+
+fn presets(output: Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Row {
+        algo: &'static str,
+        env: &'static str,
+        total_steps: Option<u64>,
+        origin: String,
+        settings: toml::Table,
+    }
+    let read = |p: &Preset| -> Result<Row, Failure> {
+        let loaded = preset(p.algo, p.env)?;
+        let comments = p.text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim);
+        let origin = comments.collect::<Vec<_>>().join(" ");
+        let origin = origin.strip_prefix("Origin: ").unwrap_or(&origin).to_string();
+        let (total_steps, settings) = (loaded.total_steps, loaded.settings);
+        Ok(Row { algo: p.algo, env: p.env, total_steps, origin, settings })
+    };
+    let rows: Vec<Row> = PRESETS.iter().map(read).collect::<Result<_, _>>()?;
+    if output.json {
+        output.object(&rows);
+        return Ok(());
+    }
+    let rows = rows.into_iter().map(|row| {
+        let steps = row.total_steps.map_or("-".into(), |n| short(n as f64));
+        vec![row.algo.to_string(), row.env.to_string(), steps, row.origin]
+    });
+    output.table(&["algo", "env", "steps", "origin"], &rows.collect::<Vec<_>>());
+    Ok(())
+}
+
+fn settings(section: &str, fields: &[Field], output: Output) {
+    if output.json {
+        let list = fields.iter().map(|f| {
+            json!({
+                "section": section, "name": f.name, "type": f.kind, "default": default_of(f),
+                "aliases": f.aliases, "doc": doc_of(f),
+            })
+        });
+        return output.object(&list.collect::<Vec<_>>());
+    }
+    let rows = fields.iter().map(|f| {
+        let also = match f.aliases {
+            [] => String::new(),
+            names => format!(" (also {})", names.join(", ")),
+        };
+        vec![f.name.to_string(), default_of(f), format!("{}{also}", doc_of(f))]
+    });
+    output.table(&["setting", "default", "meaning"], &rows.collect::<Vec<_>>());
+}
+
+/// A doc comment as one text.
+fn doc_of(field: &Field) -> String {
+    field.doc.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A default as a config file would have it, from how the source has it.
+fn default_of(field: &Field) -> String {
+    let text = field.default.replace("vec! ", "vec!");
+    let inside = |start: &str, end: &str| text.strip_prefix(start)?.strip_suffix(end);
+    if text == "None" {
+        return "not set".to_string();
+    }
+    if let Some(list) = text.strip_prefix("vec!") {
+        return list.to_string();
+    }
+    if let Some(number) = inside("Schedule::Constant(", ")") {
+        return number.to_string();
+    }
+    if let Some(string) = text.strip_suffix(".to_string()") {
+        return string.trim_matches('"').to_string();
+    }
+    match text.rsplit_once("::") {
+        // A variant of an enumeration, which config files write in snake case.
+        Some((_, variant)) => snake(variant),
+        None => text.replace('_', ""),
+    }
+}
+
+fn snake(name: &str) -> String {
+    let mut text = String::new();
+    for (i, c) in name.chars().enumerate() {
+        if c.is_uppercase() && i > 0 {
+            text.push('_');
+        }
+        text.extend(c.to_lowercase());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every default that the list shows is the default that a config gets.
+    #[test]
+    fn the_defaults_shown_are_those_of_the_config() {
+        let algos = ALGORITHMS.iter().map(|spec| {
+            let complete = (spec.complete)(&toml::Table::new()).unwrap();
+            (spec.name, spec.fields, complete)
+        });
+        let run = <RunSettings as cordada::rl::config::Config>::to_table(&RunSettings::default());
+        for (section, fields, table) in algos.chain([("run", RunSettings::FIELDS, run)]) {
+            for field in fields {
+                let shown = default_of(field);
+                let Some(value) = table.get(field.name) else {
+                    assert_eq!(shown, "not set", "{section}.{}", field.name);
+                    continue;
+                };
+                let (_, read) =
+                    cordada::rl::config::parse_assignment(&format!("x={shown}")).unwrap();
+                let same = match (&read, value) {
+                    (toml::Value::Integer(i), toml::Value::Float(f)) => *i as f64 == *f,
+                    (read, value) => read == value,
+                };
+                assert!(same, "{section}.{}: shown {shown}, is {value}", field.name);
+            }
+        }
+    }
+}
