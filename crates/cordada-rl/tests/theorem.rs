@@ -36,12 +36,12 @@ use sample::{Critic, Episodes, norm};
 /// 1000 components in this file, so all tests together would be wrong once in 150 choices of seeds.
 const AGREES: f64 = 4.5;
 
-/// A defect counts as seen when a component is at least so many standard errors off: no seed could
-/// produce that.
-const BIASED: f64 = 12.0;
+/// A defect counts as seen when a component is at least so many standard errors off: no seed
+/// produces that by chance.
+const BIASED: f64 = 10.0;
 
 /// Agreement means nothing where error bars are wide: at most so much of the gradient's norm.
-#[allow(unused)] const PRECISION: f64 = 0.05;
+const PRECISION: f64 = 0.1;
 
 /// A process, a policy in it and the exact solution.
 struct Case {
@@ -143,7 +143,10 @@ fn unbiased(case: &Case, episodes: &Episodes) -> Named {
     let mut all = vec![
         ("reward-to-go", episodes.weights(value, to_go)),
         ("reward-to-go − V", with_value(episodes.weights(value, to_go))),
-        ("reward-to-go − wrong V", minus_value(episodes, wrong.value, episodes.weights(value, to_go))),
+        (
+            "reward-to-go − wrong V",
+            minus_value(episodes, wrong.value, episodes.weights(value, to_go)),
+        ),
         ("3-step − V", with_value(episodes.weights(value, n_step))),
         ("TD(0.7) − V", with_value(episodes.weights(value, td_lambda))),
         ("GAE(1)", gae_weights(episodes, value, (gamma, 1.0))),
@@ -192,9 +195,8 @@ fn defective_at_limit(case: &Case, episodes: &Episodes) -> Named {
     for i in 1..reset.steps.len() {
         reset.steps[i - 1].next = reset.steps[i].state;
     }
-    let weights = |wrong: &Episodes| {
-        episodes.discounted(gamma, gae_weights(wrong, value, (gamma, 1.0)))
-    };
+    let weights =
+        |wrong: &Episodes| episodes.discounted(gamma, gae_weights(wrong, value, (gamma, 1.0)));
     vec![
         ("truncation as termination", weights(&terminated)),
         ("bootstrap from the reset", weights(&reset)),
@@ -230,7 +232,7 @@ fn the_theorem_gives_the_derivative_of_the_value() {
     for case in [Case::chain(), Case::frozen_lake(), Case::time_limited()] {
         let what = format!("{} states", case.mdp.num_states);
         let value = |theta: &[f64]| solve(&case.mdp, theta).objective;
-        println!("norm {} {:?}", norm(&case.exact.gradient), case.exact.value); assert!(norm(&case.exact.gradient) > 0.0, "{what}: a gradient of 0 shows nothing");
+        assert!(norm(&case.exact.gradient) > 0.01, "{what}: a gradient of 0 shows nothing");
         assert_gradient(&what, &case.theta, &case.exact.gradient, 1e-9, value);
     }
 }
@@ -256,7 +258,7 @@ fn what_a_time_limit_leaves_out_is_the_gradient_of_the_value_there() {
     assert!(before < 0.9 * norm(&sum), "the limit comes so late that it leaves out nothing");
 }
 
-/// Without any sampling: the sum over all 5,000 episodes that a limit of six steps allows.
+/// Without any sampling: the sum over all episodes that a limit of six steps allows.
 #[test]
 fn expectations_over_all_episodes_are_the_gradient() {
     let case = Case::time_limited();
@@ -289,8 +291,8 @@ fn assert_agreement(case: &Case, episodes: &Episodes) -> String {
         let psi = |i: usize, log_prob| policy_gradient(log_prob, weights[i]).psi;
         let estimate = episodes.gradient(case.mdp.num_actions, &case.theta, psi);
         let (z, precision) = (estimate.max_z(&case.want), estimate.relative_error(&case.want));
-        assert!(z < 2.0*AGREES, "{what}: {z:.1} standard errors off");
-        assert!(precision < 9.0*PRECISION, "{what}: error bars of {precision:.3}");
+        assert!(z < AGREES, "{what}: {z:.1} standard errors off");
+        assert!(precision < PRECISION, "{what}: error bars of {precision:.3}");
         report += &format!("{what}: max |z| {z:.2}, error bars {precision:.4}\n");
     }
     report
@@ -301,7 +303,7 @@ fn assert_detection(case: &Case, episodes: &Episodes, controls: &Named) -> Strin
     let mut report = String::new();
     for (what, weights) in controls {
         let z = case.z(episodes, weights);
-        assert!(z > 0.0*BIASED, "{what}: a bias not seen, {z:.1} standard errors");
+        assert!(z > BIASED, "{what}: a bias not seen, {z:.1} standard errors");
         report += &format!("{what}: max |z| {z:.1}\n");
     }
     report
@@ -329,7 +331,7 @@ fn assert_ppo_is_the_policy_gradient(case: &Case, episodes: &Episodes) {
     let plain = |i: usize, log_prob| policy_gradient(log_prob, advantages[i]).psi;
     assert_eq!(got.mean, episodes.gradient(width, &case.theta, plain).mean);
     let z = got.max_z(&case.want);
-    assert!(z < 2.0*AGREES, "PPO at θ_old: {z:.1} standard errors off");
+    assert!(z < AGREES, "PPO at θ_old: {z:.1} standard errors off");
 }
 
 #[test]
@@ -344,7 +346,7 @@ fn estimates_agree_on_the_chain_and_defects_show() {
 #[test]
 fn estimates_agree_on_the_frozen_lake_and_defects_show() {
     let case = Case::frozen_lake();
-    let episodes = Episodes::sample(&case.mdp, &case.theta, 80_000, 2);
+    let episodes = Episodes::sample(&case.mdp, &case.theta, 50_000, 2);
     println!("{}", assert_agreement(&case, &episodes));
     println!("{}", assert_detection(&case, &episodes, &defective(&case, &episodes)));
     assert_ppo_is_the_policy_gradient(&case, &episodes);
@@ -353,9 +355,9 @@ fn estimates_agree_on_the_frozen_lake_and_defects_show() {
 #[test]
 fn estimates_agree_before_a_time_limit_and_defects_show() {
     let case = Case::time_limited();
-    let episodes = Episodes::sample(&case.mdp, &case.theta, 100_000, 3);
+    let episodes = Episodes::sample(&case.mdp, &case.theta, 200_000, 3);
     let cut = episodes.steps.iter().filter(|s| s.outcome == Outcome::Truncated).count();
-    assert!((50_000..95_000).contains(&cut), "both kinds of end: {cut} of 100,000 cut");
+    assert!((100_000..190_000).contains(&cut), "both kinds of end: {cut} of 200,000 cut");
     println!("{}", assert_agreement(&case, &episodes));
     let controls = [defective(&case, &episodes), defective_at_limit(&case, &episodes)].concat();
     println!("{}", assert_detection(&case, &episodes, &controls));

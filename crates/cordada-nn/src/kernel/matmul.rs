@@ -3,11 +3,15 @@
 //! A tile holds up to 6 × 64 outputs in registers and walks over k once. Each output element has
 //! one accumulator that starts from its old value (or the bias) and ascends over k with fused
 //! multiply-add, so tile shapes, blocking and the number of rows never change a bit of a row.
+//!
+//! A product with very few columns (the head of a policy or a critic) would leave most lanes
+//! empty; there each output is a dot product in 16 lanes with a fixed tree, like every reduction.
 
 #![allow(clippy::needless_range_loop, reason = "indexed loops of fixed length vectorize")]
 
 use std::array;
 
+use super::reduce::dot_in_lanes;
 use super::{Isa, LANES, kernel, transpose};
 use crate::Real;
 
@@ -20,12 +24,15 @@ const WIDE_ROWS: usize = 6;
 const NARROW_ROWS: usize = 12;
 /// Rows of a tile on other processors, whose vectors are half as long and registers half as many.
 const SMALL_ROWS: usize = 6;
+/// Columns up to which a product runs as dot products.
+const DOT_COLUMNS: usize = 4;
 /// Rows of k that are walked before the next rows of A: a panel of this depth (32 KiB) stays in
 /// the first-level cache.
 const K_BLOCK: usize = 128;
 
 /// The right-hand side of a product, copied into panels of 64 or 16 columns (the last one padded
-/// with zeros), so that the inner loop reads memory in order.
+/// with zeros), so that the inner loop reads memory in order. With up to 4 columns it is kept
+/// column by column.
 ///
 /// Packing costs one pass over the weights and happens once per optimizer step.
 #[derive(Clone, Debug)]
@@ -51,6 +58,9 @@ impl<T: Real> Panels<T> {
     /// If `b` has another length.
     pub fn pack(&mut self, b: &[T]) {
         assert_eq!(b.len(), self.k * self.n, "a [{}, {}] matrix", self.k, self.n);
+        if self.n <= DOT_COLUMNS {
+            return transpose(self.isa, b, self.n, &mut self.data, self.k);
+        }
         for panel in panels(self.isa.is_wide(), self.n) {
             let columns = panel.width.min(self.n - panel.first);
             let lines = &mut self.data[panel.first * self.k..][..panel.width * self.k];
@@ -68,6 +78,9 @@ impl<T: Real> Panels<T> {
     /// If `b` has another length.
     pub fn pack_transposed(&mut self, b: &[T]) {
         assert_eq!(b.len(), self.k * self.n, "a [{}, {}] matrix", self.n, self.k);
+        if self.n <= DOT_COLUMNS {
+            return self.data[..b.len()].copy_from_slice(b);
+        }
         for panel in panels(self.isa.is_wide(), self.n) {
             let columns = panel.width.min(self.n - panel.first);
             let lines = &mut self.data[panel.first * self.k..][..panel.width * self.k];
@@ -120,7 +133,28 @@ pub enum Start<'a, T> {
 pub fn matmul<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T]) {
     assert_eq!(a.len() * b.n, c.len() * b.k, "A and C have the same number of rows");
     assert!(!matches!(start, Start::Row(row) if row.len() != b.n), "one bias per column");
-    product(b.isa, a, b, start, c);
+    if b.n <= DOT_COLUMNS {
+        dots(b.isa, a, b, start, c);
+    } else {
+        product(b.isa, a, b, start, c);
+    }
+}
+
+kernel! {
+    /// A product with few columns: `c[r][j] = start + Σ_k a[r][k] b[k][j]`.
+    fn dots<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T]) {
+        let columns = b.data[..b.k * b.n].chunks_exact(b.k);
+        for (a, c) in a.chunks_exact(b.k).zip(c.chunks_exact_mut(b.n)) {
+            for (j, (column, c)) in columns.clone().zip(c).enumerate() {
+                let first = match start {
+                    Start::Zero => T::ZERO,
+                    Start::Row(row) => row[j],
+                    Start::Old => *c,
+                };
+                *c = first + dot_in_lanes(a, column);
+            }
+        }
+    }
 }
 
 kernel! {
@@ -384,6 +418,28 @@ mod tests {
             .collect()
     }
 
+    /// What a product is: one accumulator per element, k ascending, fused multiply-add; or dot
+    /// products in lanes if there are few columns.
+    fn product_reference(a: &[f32], b: &[f32], k: usize, n: usize, c: &mut [f32]) {
+        if n > DOT_COLUMNS {
+            return reference(a, b, k, n, c);
+        }
+        for (row, out) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
+            for (j, out) in out.iter_mut().enumerate() {
+                let mut lanes = [0.0_f32; LANES];
+                for (kk, x) in row.iter().enumerate() {
+                    lanes[kk % LANES] = x.mul_add(b[kk * n + j], lanes[kk % LANES]);
+                }
+                for width in [8, 4, 2, 1] {
+                    for l in 0..width {
+                        lanes[l] += lanes[l + width];
+                    }
+                }
+                *out += lanes[0];
+            }
+        }
+    }
+
     /// The definition: one accumulator per element, k ascending, fused multiply-add.
     fn reference(a: &[f32], b: &[f32], k: usize, n: usize, c: &mut [f32]) {
         for (row, out) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
@@ -413,7 +469,7 @@ mod tests {
             let (a, b) = (numbers(rows * k, 1), numbers(k * n, 2));
             let start = numbers(rows * n, 3);
             let mut want = start.clone();
-            reference(&a, &b, k, n, &mut want);
+            product_reference(&a, &b, k, n, &mut want);
             for isa in Isa::available() {
                 let mut panels = Panels::new(isa, k, n);
                 panels.pack(&b);
@@ -470,17 +526,18 @@ mod tests {
 
     #[test]
     fn a_row_has_the_same_bits_whatever_the_number_of_rows() {
-        let (k, n) = (64, 64);
-        let (a, b) = (numbers(1000 * k, 10), numbers(k * n, 11));
-        for isa in Isa::available() {
-            let mut panels = Panels::new(isa, k, n);
-            panels.pack(&b);
-            let mut all = vec![0.0; 1000 * n];
-            matmul(&a, &panels, Start::Old, &mut all);
-            for rows in [1, 2, 3, 64] {
-                let mut few = vec![0.0; rows * n];
-                matmul(&a[..rows * k], &panels, Start::Old, &mut few);
-                assert_eq!(few, all[..rows * n], "{isa:?}, {rows} rows");
+        for (k, n) in [(64, 64), (64, 2), (17, 6)] {
+            let (a, b) = (numbers(1000 * k, 10), numbers(k * n, 11));
+            for isa in Isa::available() {
+                let mut panels = Panels::new(isa, k, n);
+                panels.pack(&b);
+                let mut all = vec![0.0; 1000 * n];
+                matmul(&a, &panels, Start::Old, &mut all);
+                for rows in [1, 2, 3, 64] {
+                    let mut few = vec![0.0; rows * n];
+                    matmul(&a[..rows * k], &panels, Start::Old, &mut few);
+                    assert_eq!(few, all[..rows * n], "{isa:?}, {rows} rows");
+                }
             }
         }
     }

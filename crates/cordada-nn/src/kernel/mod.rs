@@ -6,7 +6,8 @@
 //! - Every output element of a product has **one accumulator** that starts from the output's old
 //!   value and runs over k in ascending order with fused multiply-add. Tiling, blocking and vector
 //!   width only choose which elements are computed together.
-//! - Every other reduction runs in [`LANES`] fixed lanes, folded by a fixed tree.
+//! - Every other reduction, and a product with at most 4 columns, runs in [`LANES`] fixed lanes,
+//!   folded by a fixed tree.
 //! - `exp`, `tanh` and division are arithmetic that IEEE 754 rounds the same everywhere; there are
 //!   no approximate reciprocals.
 //!

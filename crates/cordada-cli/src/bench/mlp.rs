@@ -1,0 +1,241 @@
+//! Actor and critic of the usual sizes: a forward pass, and all of a PPO minibatch.
+
+use std::time::Instant;
+
+use cordada::env::{Space, Stream, role};
+use cordada::nn::kernel::Isa;
+use cordada::nn::{Init, Optimizer, OptimizerConfig, clip_global_norm};
+use cordada::rl::objective::{ValueClip, clipped_surrogate, clipped_value_loss};
+use cordada::rl::policy::{ActorCritic, LogStd, PolicySpec, PolicyTape, PolicyWeights};
+use serde::Serialize;
+
+use super::peak::peak_gflops;
+use crate::args::BenchArgs;
+use crate::output::Output;
+use crate::report::Failure;
+
+/// Time for each measurement. Unit: seconds.
+const LENGTH: f64 = 0.5;
+/// Repetitions at least.
+const REPEATS: usize = 20;
+
+/// A network and the batch sizes it is measured at.
+struct Shape {
+    name: &'static str,
+    inputs: usize,
+    hidden: usize,
+    activation: &'static str,
+    batches: &'static [usize],
+}
+
+const SHAPES: [Shape; 2] = [
+    Shape {
+        name: "4-64-64-2/1 tanh",
+        inputs: 4,
+        hidden: 64,
+        activation: "tanh",
+        batches: &[64, 256, 2048],
+    },
+    Shape {
+        name: "17-256-256-6/1 relu",
+        inputs: 17,
+        hidden: 256,
+        activation: "relu",
+        batches: &[256, 2048],
+    },
+];
+
+#[derive(Serialize)]
+struct Measured {
+    bench: &'static str,
+    network: &'static str,
+    batch: usize,
+    /// `forward` or `train`.
+    pass: &'static str,
+    best_us: f64,
+    median_us: f64,
+    /// Of the products alone, at the best time.
+    gflops: f64,
+    peak_gflops: f64,
+    share_of_peak: f64,
+}
+
+pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
+    let peak = peak_gflops();
+    let mut rows = Vec::new();
+    for shape in &SHAPES {
+        for &batch in shape.batches {
+            let mut minibatch = Minibatch::new(shape, batch, args.seed)?;
+            let flops = (minibatch.network.forward_flops() * batch) as f64;
+            let forward = time(|| minibatch.forward());
+            let train = time(|| minibatch.train());
+            for (pass, (best, median), flops) in
+                [("forward", forward, flops), ("train", train, 3.0 * flops)]
+            {
+                let gflops = flops / best / 1e9;
+                let m = Measured {
+                    bench: "mlp",
+                    network: shape.name,
+                    batch,
+                    pass,
+                    best_us: best * 1e6,
+                    median_us: median * 1e6,
+                    gflops,
+                    peak_gflops: peak,
+                    share_of_peak: gflops / peak,
+                };
+                if output.json {
+                    output.object(&m);
+                } else {
+                    rows.push(row(&m));
+                }
+            }
+        }
+    }
+    if !output.json {
+        output.table(&["network", "batch", "pass", "best µs", "median µs", "GFLOP/s", "of peak"], &rows);
+        output.note(format!("peak: {peak:.1} GFLOP/s on one thread, {}", Isa::detect().name()));
+    }
+    Ok(())
+}
+
+fn row(m: &Measured) -> Vec<String> {
+    vec![
+        m.network.to_string(),
+        m.batch.to_string(),
+        m.pass.to_string(),
+        format!("{:.1}", m.best_us),
+        format!("{:.1}", m.median_us),
+        format!("{:.1}", m.gflops),
+        format!("{:.0} %", 100.0 * m.share_of_peak),
+    ]
+}
+
+/// Best and median time of some work. Unit: seconds.
+fn time(mut work: impl FnMut()) -> (f64, f64) {
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while times.len() < REPEATS || began.elapsed().as_secs_f64() < LENGTH {
+        let began = Instant::now();
+        work();
+        times.push(began.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    (times[0], times[times.len() / 2])
+}
+
+/// A PPO minibatch of random samples, and all that learning from it needs.
+struct Minibatch {
+    network: ActorCritic,
+    theta: Vec<f32>,
+    weights: PolicyWeights<f32>,
+    tape: PolicyTape<f32>,
+    optimizer: Optimizer<f32>,
+    grad: Vec<f32>,
+    /// `[B, inputs]`
+    x: Vec<f32>,
+    /// `[B, A]`
+    actions: Vec<f32>,
+    /// `[B]` each.
+    old_log_prob: Vec<f32>,
+    advantages: Vec<f32>,
+    returns: Vec<f32>,
+    log_prob: Vec<f32>,
+    entropy: Vec<f32>,
+    psi: Vec<f32>,
+    d_values: Vec<f32>,
+    /// `[B, P]`
+    d_params: Vec<f32>,
+}
+
+impl Minibatch {
+    fn new(shape: &Shape, batch: usize, seed: u64) -> Result<Self, Failure> {
+        let hidden = vec![shape.hidden; 2];
+        // With 17 inputs the policy has six outputs: the logits of six actions.
+        let n = if shape.inputs == 4 { 2 } else { 6 };
+        let network = ActorCritic::new(&PolicySpec {
+            inputs: shape.inputs,
+            action_space: Space::Discrete { n },
+            trunk: Vec::new(),
+            actor: hidden.clone(),
+            critic: hidden,
+            activation: shape.activation.to_string(),
+            layer_norm: false,
+            log_std: LogStd::Shared,
+            squash: false,
+        });
+        let mut stream = Stream::new(seed, role::INIT, 0);
+        let theta: Vec<f32> = network.init(Init::Orthogonal, 0.0, &mut stream);
+        let mut weights = network.weights();
+        network.pack(&theta, &mut weights);
+        let optimizer = Optimizer::new(OptimizerConfig::adam(), theta.len())
+            .map_err(|e| Failure::from(cordada::rl::Error::from(e)))?;
+        let mut normal = |count: usize| -> Vec<f32> {
+            (0..count).map(|_| stream.normal() as f32).collect()
+        };
+        Ok(Self {
+            grad: vec![0.0; theta.len()],
+            x: normal(batch * shape.inputs),
+            advantages: normal(batch),
+            returns: normal(batch),
+            actions: (0..batch).map(|i| (i % n) as f32).collect(),
+            old_log_prob: vec![-(n as f32).ln(); batch],
+            log_prob: vec![0.0; batch],
+            entropy: vec![0.0; batch],
+            psi: vec![0.0; batch],
+            d_values: vec![0.0; batch],
+            d_params: vec![0.0; batch * n],
+            tape: PolicyTape::default(),
+            network,
+            theta,
+            weights,
+            optimizer,
+        })
+    }
+
+    fn forward(&mut self) {
+        self.network.forward(&self.weights, &self.x, &mut self.tape);
+    }
+
+    /// Both networks forward, the loss, both back, the norm's limit, Adam, and packing.
+    fn train(&mut self) {
+        let weight = 1.0 / self.returns.len() as f32;
+        let (params, values) = self.network.forward(&self.weights, &self.x, &mut self.tape);
+        let pi = self.network.distribution();
+        let (log_prob, entropy) = (&mut self.log_prob, &mut self.entropy);
+        pi.log_prob_entropy_batch(params, None, &self.actions, log_prob, entropy);
+        let samples = self.log_prob.iter().zip(&self.old_log_prob).zip(&self.advantages);
+        for (((&new, &old), &advantage), psi) in samples.zip(&mut self.psi) {
+            *psi = clipped_surrogate(new, old, advantage, 0.2).psi * weight;
+        }
+        self.d_params.fill(0.0);
+        let (psi, d_params) = (&self.psi, &mut self.d_params);
+        pi.add_score_entropy_batch(params, None, &self.actions, psi, 0.01 * weight, d_params);
+        for ((&value, &target), d) in values.iter().zip(&self.returns).zip(&mut self.d_values) {
+            *d = -0.5 * weight * clipped_value_loss(value, value, target, ValueClip::Off).d_value;
+        }
+        self.grad.fill(0.0);
+        let d = (&self.d_params[..], &self.d_values[..]);
+        self.network.backward(&self.weights, &self.x, &mut self.tape, d, &mut self.grad);
+        clip_global_norm(Isa::detect(), &mut self.grad, 0.5);
+        self.optimizer.ascend(&mut self.theta, &self.grad, 1e-4);
+        self.network.pack(&self.theta, &mut self.weights);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minibatch_that_is_timed_learns() {
+        let mut minibatch = Minibatch::new(&SHAPES[0], 64, 1).unwrap();
+        let error = |m: &mut Minibatch| -> f32 {
+            let (_, values) = m.network.forward(&m.weights, &m.x, &mut m.tape);
+            values.iter().zip(&m.returns).map(|(v, r)| (v - r).powi(2)).sum()
+        };
+        let before = error(&mut minibatch);
+        (0..500).for_each(|_| minibatch.train());
+        let after = error(&mut minibatch);
+        assert!(after < 0.8 * before, "{before} to {after}");
+    }
+}
