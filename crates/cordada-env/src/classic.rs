@@ -3,14 +3,16 @@
 //! (`NumPy` 2 keeps `f32` where a Python number meets an `f32`). Initial states have Gymnasium's
 //! distribution, with random numbers of our own.
 
-pub mod acrobot;
-pub mod cartpole;
-pub mod mountain_car;
-pub mod mountain_car_continuous;
-pub mod pendulum;
-
 use crate::error::Error;
 use crate::state::{StateError, StateReader, StateWriter};
+
+crate::registry::environments! {
+    cartpole,
+    mountain_car,
+    mountain_car_continuous,
+    acrobot,
+    pendulum,
+}
 
 /// The index in a discrete action, or NaN for anything that is not an index below `n`: a wrong
 /// action must show, not pass for another one.

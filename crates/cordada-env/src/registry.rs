@@ -8,16 +8,48 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::wrapper::TimeLimit;
 
-/// Every environment. To add one, write its file with a `SPEC`, and name it in its family's
-/// module and here. (One macro line could do both, but rustfmt does not look into modules that a
-/// macro declares.) A test fails if a file's `SPEC` is missing from this list.
-pub const ENVIRONMENTS: &[&EnvSpec] = &[
-    &classic::cartpole::SPEC,
-    &classic::mountain_car::SPEC,
-    &classic::mountain_car_continuous::SPEC,
-    &classic::acrobot::SPEC,
-    &classic::pendulum::SPEC,
-];
+/// Declares the modules of a family of environments, and the list `SPECS` of their entries: one
+/// line per environment.
+macro_rules! environments {
+    ($($module:ident),+ $(,)?) => {
+        $(pub mod $module;)+
+
+        /// Entries of this family.
+        pub(crate) const SPECS: &[&$crate::registry::EnvSpec] = &[$(&$module::SPEC),+];
+    };
+}
+pub(crate) use environments;
+
+/// The families. To add an environment, write its file with a `SPEC` and name it in its family's
+/// `environments!`. A test fails if a file's `SPEC` is in no list.
+const FAMILIES: &[&[&EnvSpec]] = &[classic::SPECS];
+
+/// Every environment, family by family.
+pub const ENVIRONMENTS: &[&EnvSpec] = &ALL;
+
+const ALL: [&EnvSpec; COUNT] = {
+    let mut all = [FAMILIES[0][0]; COUNT];
+    let (mut to, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        let mut i = 0;
+        while i < FAMILIES[family].len() {
+            all[to] = FAMILIES[family][i];
+            to += 1;
+            i += 1;
+        }
+        family += 1;
+    }
+    all
+};
+
+const COUNT: usize = {
+    let (mut count, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        count += FAMILIES[family].len();
+        family += 1;
+    }
+    count
+};
 
 /// What is known about an environment without making it.
 #[derive(Clone, Copy)]

@@ -1,8 +1,6 @@
 //! The list of algorithms. Each entry is the constant `SPEC` in the algorithm's own file; command
 //! line, help, configs and conformance tests derive from this list.
 
-pub mod ppo;
-
 use std::fmt;
 
 use cordada_env::{Env, Space, StateError, StateReader, StateWriter};
@@ -12,8 +10,19 @@ use crate::config::Field;
 use crate::error::{Error, nearest};
 use crate::policy_file::Policy;
 
-/// Every algorithm. To add one, write its file with a `SPEC`, and name it above and here.
-pub const ALGORITHMS: &[&AlgoSpec] = &[&ppo::SPEC];
+/// Declares the modules of algorithms and the list of their entries: one line per algorithm.
+macro_rules! algorithms {
+    ($($module:ident),+ $(,)?) => {
+        $(pub mod $module;)+
+
+        /// Every algorithm.
+        pub const ALGORITHMS: &[&AlgoSpec] = &[$(&$module::SPEC),+];
+    };
+}
+
+algorithms! {
+    ppo,
+}
 
 /// What is known about an algorithm without making it.
 pub struct AlgoSpec {

@@ -6,8 +6,6 @@ use cordada_nn::kernel::LANES;
 
 use super::categorical::expected;
 
-/// The largest number of actions that is worth it; each has an instance of its own.
-pub(super) const MAX_ACTIONS: usize = 8;
 
 type Lanes<F> = [F; LANES];
 
@@ -100,7 +98,8 @@ pub(super) fn add_score_entropy<F: Real, const N: usize>(
     }
 }
 
-/// Runs `$body` with the constant `$n` the number of actions; nothing if there is no instance.
+/// Runs `$body` with the constant `$n` the number of actions; nothing beyond 8, which has no
+/// instance of its own.
 macro_rules! for_each_size {
     ($num_actions:expr, $n:ident => $body:expr) => {
         match $num_actions {
