@@ -40,9 +40,9 @@ pub(crate) struct Global {
     /// Show no progress; results and errors are still printed
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
-    /// Colors: auto leaves them out of pipes, dumb terminals and where NO_COLOR is set
+    /// Colors: always, never, or auto, which heeds NO_COLOR, pipes and dumb terminals
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    #[arg(hide_default_value = true, help_heading = "Global options")]
+    #[arg(hide_default_value = true, hide_possible_values = true, help_heading = "Global options")]
     pub(crate) color: ColorChoice,
 }
 

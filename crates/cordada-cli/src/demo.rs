@@ -12,7 +12,7 @@ pub(crate) fn run(output: Output) -> Result<(), Failure> {
     let spec = cordada::env::find(ENV)?;
     if !output.json && !output.quiet {
         output.note(format!(
-            "cordada {}: teaching a cart to balance a pole, with PPO. This takes about a second;",
+            "cordada {}: teaching a cart to balance a pole, with PPO, in a few seconds.",
             env!("CARGO_PKG_VERSION")
         ));
         output.note("`cordada --help` shows everything else.\n");

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ColorChoice;
-use cordada::log::{Event, Sink, TerminalMode, TerminalOptions};
+use cordada::log::{Event, Sink, TerminalOptions};
 use serde::Serialize;
 
 use crate::args::Global;
@@ -65,11 +65,6 @@ impl Output {
             ColorChoice::Never => false,
         };
         TerminalOptions { color, ..detected }
-    }
-
-    /// Whether stderr is a terminal that a live line can be drawn on.
-    pub(crate) fn is_live(&self) -> bool {
-        TerminalOptions::detect().mode == TerminalMode::Live
     }
 
     /// Text in bold on stdout, where there are colors.
@@ -141,7 +136,7 @@ fn write_stdout(text: &str) {
 pub(crate) struct JsonSink {
     output: Output,
     /// The run's seed, where several runs share stdout.
-    pub(crate) seed: Option<u64>,
+    seed: Option<u64>,
     /// Set when nobody reads any more.
     stop: &'static AtomicBool,
 }
@@ -149,6 +144,11 @@ pub(crate) struct JsonSink {
 impl JsonSink {
     pub(crate) fn new(output: Output, stop: &'static AtomicBool) -> Self {
         Self { output, seed: None, stop }
+    }
+
+    /// Puts the run's seed on every line.
+    pub(crate) fn with_seed(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
     }
 }
 
@@ -202,8 +202,7 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// A count with its thousands apart: `1 234 567` would not copy, `1,234,567` does in no locale
-/// harm.
+/// A count with its thousands apart: `1,234,567`.
 pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();

@@ -170,7 +170,7 @@ impl From<rl::Error> for Failure {
                 format!("unknown setting \"{key}\" of {section}"),
                 nearest_or_list(nearest.as_deref(), &format!("cordada list settings {section}")),
             ),
-            E::BadValue { section, .. } => Self::usage(
+            E::BadValue { ref section, .. } => Self::usage(
                 error.to_string(),
                 format!("`cordada list settings {section}` says what each setting takes"),
             ),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use cordada::log::{Error as LogError, Event, NullSink, RunDir, Sink, TerminalSink};
+use cordada::log::{Error as LogError, Event, Fanout, RunDir, Sink, TerminalSink};
 use cordada::rl;
 use cordada::rl::train::{Finished, Run, RunConfig};
 use serde::Serialize;
@@ -38,15 +38,14 @@ pub(crate) fn run(
         .then(|| Progress::new(output, &text, config.run.total_steps, jobs.len()));
     let began = Instant::now();
     let results = spread(jobs.len(), workers, |i| {
-        let sink: Box<dyn Sink + Send> = match &progress {
-            Some(progress) => Box::new(SeedSink { run: i, progress: progress.clone() }),
-            None if output.json => {
-                let sink = JsonSink::new(output, &STOP);
-                Box::new(JsonSink { seed: Some(jobs[i].config.run.seed), ..sink })
-            }
-            None => Box::new(NullSink),
-        };
-        one(&jobs[i], sink)
+        let mut sinks = Fanout::default();
+        if output.json {
+            sinks.push(JsonSink::new(output, &STOP).with_seed(jobs[i].config.run.seed));
+        }
+        if let Some(progress) = &progress {
+            sinks.push(SeedSink { run: i, progress: progress.clone() });
+        }
+        one(&jobs[i], sinks)
     });
     if let Some(progress) = progress {
         progress.close(&results, began.elapsed().as_secs_f64());
@@ -104,7 +103,7 @@ fn free_group(base: &Path, stem: &str) -> PathBuf {
 /// How one run ended; none if it was not begun.
 type Outcome = Option<Result<Finished, rl::Error>>;
 
-fn one(job: &Job, sink: Box<dyn Sink + Send>) -> Outcome {
+fn one(job: &Job, sink: Fanout) -> Outcome {
     if STOP.load(Ordering::Relaxed) {
         return None;
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use cordada::log::{NullSink, RunDir, Sink, TerminalSink};
+use cordada::log::{Fanout, RunDir, TerminalSink};
 use cordada::rl;
 use cordada::rl::train::{Finished, Run, RunConfig};
 use toml::Value;
@@ -106,14 +106,15 @@ pub(crate) fn train(run: &mut Run, output: Output) -> Result<Finished, Failure> 
     Ok(finished)
 }
 
-fn sink(output: Output) -> Box<dyn Sink + Send> {
+fn sink(output: Output) -> Fanout {
+    let mut sinks = Fanout::default();
     if output.json {
-        Box::new(JsonSink::new(output, &STOP))
-    } else if output.quiet {
-        Box::new(NullSink)
-    } else {
-        Box::new(TerminalSink::new(&output.terminal()))
+        sinks.push(JsonSink::new(output, &STOP));
     }
+    if !output.quiet && !output.json {
+        sinks.push(TerminalSink::new(&output.terminal()));
+    }
+    sinks
 }
 
 /// Tells how to go on with a run that was stopped.

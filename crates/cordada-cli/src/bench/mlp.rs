@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cordada::env::{Space, Stream, role};
+use cordada::env::{BoxSpace, Space, Stream, role};
 use cordada::nn::kernel::Isa;
 use cordada::nn::{Init, Optimizer, OptimizerConfig, clip_global_norm};
 use cordada::rl::objective::{ValueClip, clipped_surrogate, clipped_value_loss};
@@ -25,6 +25,7 @@ struct Shape {
     inputs: usize,
     hidden: usize,
     activation: &'static str,
+    action_space: fn() -> Space,
     batches: &'static [usize],
 }
 
@@ -34,6 +35,7 @@ const SHAPES: [Shape; 2] = [
         inputs: 4,
         hidden: 64,
         activation: "tanh",
+        action_space: || Space::Discrete { n: 2 },
         batches: &[64, 256, 2048],
     },
     Shape {
@@ -41,6 +43,10 @@ const SHAPES: [Shape; 2] = [
         inputs: 17,
         hidden: 256,
         activation: "relu",
+        action_space: || {
+            BoxSpace::new(vec![-1.0; 6], vec![1.0; 6], vec![6])
+                .map_or_else(|e| unreachable!("the bounds are in order: {e}"), Space::Box)
+        },
         batches: &[256, 2048],
     },
 ];
@@ -150,11 +156,9 @@ struct Minibatch {
 impl Minibatch {
     fn new(shape: &Shape, batch: usize, seed: u64) -> Result<Self, Failure> {
         let hidden = vec![shape.hidden; 2];
-        // With 17 inputs the policy has six outputs: the logits of six actions.
-        let n = if shape.inputs == 4 { 2 } else { 6 };
         let network = ActorCritic::new(&PolicySpec {
             inputs: shape.inputs,
-            action_space: Space::Discrete { n },
+            action_space: (shape.action_space)(),
             trunk: Vec::new(),
             actor: hidden.clone(),
             critic: hidden,
@@ -172,19 +176,29 @@ impl Minibatch {
         let mut normal = |count: usize| -> Vec<f32> {
             (0..count).map(|_| stream.normal() as f32).collect()
         };
+        let x = normal(batch * shape.inputs);
+        let distribution = network.distribution();
+        let mut actions = normal(batch * distribution.action_len());
+        if network.log_std_range().is_none() {
+            actions.iter_mut().for_each(|a| *a = if *a > 0.0 { 1.0 } else { 0.0 });
+        }
+        let mut tape = PolicyTape::default();
+        let (mut old_log_prob, mut entropy) = (vec![0.0; batch], vec![0.0; batch]);
+        let params = network.act(&weights, &x, &mut tape);
+        distribution.log_prob_entropy_batch(params, None, &actions, &mut old_log_prob, &mut entropy);
         Ok(Self {
             grad: vec![0.0; theta.len()],
-            x: normal(batch * shape.inputs),
+            x,
             advantages: normal(batch),
             returns: normal(batch),
-            actions: (0..batch).map(|i| (i % n) as f32).collect(),
-            old_log_prob: vec![-(n as f32).ln(); batch],
+            actions,
+            old_log_prob,
             log_prob: vec![0.0; batch],
-            entropy: vec![0.0; batch],
+            entropy,
             psi: vec![0.0; batch],
             d_values: vec![0.0; batch],
-            d_params: vec![0.0; batch * n],
-            tape: PolicyTape::default(),
+            d_params: vec![0.0; batch * distribution.num_params()],
+            tape,
             network,
             theta,
             weights,
