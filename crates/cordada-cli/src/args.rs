@@ -214,7 +214,9 @@ fn parse_count(text: &str) -> Result<u64, String> {
         Some((at, 'm' | 'M')) => (&plain[..at], 1e6),
         _ => (&plain[..], 1.0),
     };
-    if factor == 1.0 && let Ok(count) = digits.parse::<u64>() {
+    if factor == 1.0
+        && let Ok(count) = digits.parse::<u64>()
+    {
         // Config files hold signed numbers.
         return if count == 0 || i64::try_from(count).is_err() { Err(refuse()) } else { Ok(count) };
     }
@@ -273,7 +275,9 @@ mod tests {
         ] {
             assert_eq!(parse_count(text), Ok(count), "{text}");
         }
-        for text in ["", "0", "-1", "1.5", "k", "many", "1e-3", "1e300", "nan", "99999999999999999999"] {
+        for text in
+            ["", "0", "-1", "1.5", "k", "many", "1e-3", "1e300", "nan", "99999999999999999999"]
+        {
             assert!(parse_count(text).is_err(), "{text}");
         }
     }

@@ -24,8 +24,12 @@ pub(crate) fn run(args: &EvalArgs, output: Output) -> Result<(), Failure> {
         return Err(Failure::failed(
             format!(
                 "{} is a policy for {} and {}, but {} has {} and {}",
-                args.path.display(), policy.obs_space, policy.spec.action_space,
-                spec.name, spaces.0, spaces.1
+                args.path.display(),
+                policy.obs_space,
+                policy.spec.action_space,
+                spec.name,
+                spaces.0,
+                spaces.1
             ),
             "train a new one with this version",
         ));

@@ -23,7 +23,9 @@ pub(crate) fn watch(output: Output) -> Result<(), Failure> {
             std::process::exit(INTERRUPTED);
         }
         // The terminal shows ^C; the message begins a line of its own.
-        output.note("\nstopping after this iteration; Ctrl-C again ends at once, without a checkpoint");
+        output.note(
+            "\nstopping after this iteration; Ctrl-C again ends at once, without a checkpoint",
+        );
     };
     ctrlc::set_handler(handler).map_err(|e| {
         Failure::failed(format!("cannot watch for Ctrl-C: {e}"), "run the program from a terminal")

@@ -40,9 +40,10 @@ impl Output {
 
     /// An object as a line of JSON to stdout.
     pub(crate) fn object(&self, object: &impl Serialize) {
-        write_stdout(&serde_json::to_string(object).unwrap_or_else(|e| {
-            unreachable!("objects of plain values are JSON: {e}")
-        }));
+        write_stdout(
+            &serde_json::to_string(object)
+                .unwrap_or_else(|e| unreachable!("objects of plain values are JSON: {e}")),
+        );
     }
 
     /// A line to stderr that is no result.
@@ -243,8 +244,17 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!((grouped(7), grouped(1234), grouped(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
-        for (count, text) in [(990.0, "990"), (100_000.0, "100k"), (1_500_000.0, "1.5M"), (12_340.0, "12.3k"), (999_700.0, "1M")] {
+        assert_eq!(
+            (grouped(7), grouped(1234), grouped(1_234_567)),
+            ("7".into(), "1,234".into(), "1,234,567".into())
+        );
+        for (count, text) in [
+            (990.0, "990"),
+            (100_000.0, "100k"),
+            (1_500_000.0, "1.5M"),
+            (12_340.0, "12.3k"),
+            (999_700.0, "1M"),
+        ] {
             assert_eq!(short(count), text);
         }
     }

@@ -174,10 +174,9 @@ impl From<rl::Error> for Failure {
                 error.to_string(),
                 format!("`cordada list settings {section}` says what each setting takes"),
             ),
-            E::Config { .. } => Self::usage(
-                error.to_string(),
-                "the config.toml of any run is a valid example",
-            ),
+            E::Config { .. } => {
+                Self::usage(error.to_string(), "the config.toml of any run is a valid example")
+            }
             E::Space { .. } => {
                 Self::usage(error.to_string(), "`cordada list algos` shows what each takes")
             }
@@ -185,10 +184,9 @@ impl From<rl::Error> for Failure {
                 format!("{what} is {value} in iteration {iteration}; training stopped"),
                 "a lower learning_rate or max_grad_norm often helps; the last checkpoint is kept",
             ),
-            E::Checkpoint { .. } => Self::failed(
-                error.to_string(),
-                "take another checkpoint or file, or train again",
-            ),
+            E::Checkpoint { .. } => {
+                Self::failed(error.to_string(), "take another checkpoint or file, or train again")
+            }
             E::NoCheckpoint { path } => Self::failed(
                 format!("{} holds no checkpoint yet", path.display()),
                 "continue the run with `cordada resume`; it writes one at the latest at its end",

@@ -145,7 +145,11 @@ fn report(jobs: &[Job], outcomes: Vec<Outcome>, output: Output) -> Result<(), Fa
             }
         }
     }
-    if output.json { write_json(&done, output) } else { print_table(&done, output) }
+    if output.json {
+        write_json(&done, output)
+    } else {
+        print_table(&done, output)
+    }
     if !stopped.is_empty() {
         output.note("stopped; go on with:");
         stopped.iter().for_each(|line| output.note(line));
@@ -263,7 +267,8 @@ impl Progress {
         let done = outcomes.iter().flatten().flatten().filter(|f| !f.stopped).count();
         let steps = shown.steps.iter().sum::<u64>() as f64;
         let (all, rate) = (outcomes.len(), short(steps / seconds));
-        let runs = if done == all { format!("{all} runs") } else { format!("{done} of {all} runs") };
+        let runs =
+            if done == all { format!("{all} runs") } else { format!("{done} of {all} runs") };
         let text = format!("done: {runs}, {} steps in {seconds:.1}s ({rate}/s)", short(steps));
         shown.terminal.close(&text);
     }

@@ -57,7 +57,10 @@ fn config(args: &TrainArgs) -> Result<RunConfig, Failure> {
 
 fn integer(flag: &str, value: u64) -> Result<Value, Failure> {
     let signed = i64::try_from(value).map_err(|_| {
-        Failure::usage(format!("{flag} {value} is too large"), "config files hold numbers below 2⁶³")
+        Failure::usage(
+            format!("{flag} {value} is too large"),
+            "config files hold numbers below 2⁶³",
+        )
     })?;
     Ok(Value::Integer(signed))
 }

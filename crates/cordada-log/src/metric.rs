@@ -206,23 +206,7 @@ pub const METRICS: &[MetricSpec] = &[
         unit: "steps/s",
         summary: "Environment steps per second, over collection and update together.",
         trouble: "Falls during the run: the episodes became more costly, the machine is shared or \
-                  too hot. Low from the start: see which of time/collect_s and time/update_s is large.",
-        deterministic: false,
-    },
-    MetricSpec {
-        name: "time/collect_s",
-        unit: "s",
-        summary: "Time that this iteration spent in the environments and in choosing actions.",
-        trouble: "Much larger than time/update_s: the environment is the bottleneck; use more \
-                  threads or more environments.",
-        deterministic: false,
-    },
-    MetricSpec {
-        name: "time/update_s",
-        unit: "s",
-        summary: "Time that this iteration spent on learning from its data.",
-        trouble: "Much larger than time/collect_s: use fewer epochs, a smaller network or larger \
-                  minibatches.",
+                  too hot. Low from the start: a slow environment, large networks, or many epochs.",
         deterministic: false,
     },
 ];
@@ -276,7 +260,7 @@ mod tests {
             assert_eq!(metric.deterministic, !metric.name.starts_with("time/"), "{}", metric.name);
         }
         assert!(is_deterministic("ppo/entropy"));
-        assert!(!is_deterministic("time/collect_s"));
+        assert!(!is_deterministic("time/steps_per_s"));
         assert!(is_deterministic("mine/number"));
         assert!(!is_deterministic("time/mine"));
     }

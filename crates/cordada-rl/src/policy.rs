@@ -368,7 +368,8 @@ impl ActorCritic {
     }
 }
 
-/// The distribution over an action space; none for a `Dict`.
+/// The distribution over an action space; none for a `Dict`, nor for a box without bounds to squash
+/// into.
 pub fn distribution_for(space: &Space, squash: bool) -> Option<Distribution> {
     let wide = |bounds: &[f32]| -> Vec<f64> { bounds.iter().map(|&x| f64::from(x)).collect() };
     Some(match space {
@@ -377,7 +378,10 @@ pub fn distribution_for(space: &Space, squash: bool) -> Option<Distribution> {
             Distribution::MultiCategorical(MultiCategorical::new(nvec))
         }
         Space::MultiBinary { n } => Distribution::Bernoulli(Bernoulli::new(*n)),
-        Space::Box(b) if squash && b.is_bounded() => {
+        Space::Box(b) if squash => {
+            if !b.is_bounded() {
+                return None;
+            }
             let (low, high) = (wide(&b.low), wide(&b.high));
             Distribution::SquashedGaussian(SquashedGaussian::with_bounds(&low, &high))
         }

@@ -32,7 +32,11 @@ pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
         if output.json {
             output.object(&m);
         } else {
-            rows.push(vec![m.env.to_string(), short(m.steps_per_s), format!("{:.1}", 1e9 / m.steps_per_s)]);
+            rows.push(vec![
+                m.env.to_string(),
+                short(m.steps_per_s),
+                format!("{:.1}", 1e9 / m.steps_per_s),
+            ]);
         }
     }
     if !output.json {

@@ -99,7 +99,10 @@ pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
         }
     }
     if !output.json {
-        output.table(&["network", "batch", "pass", "best µs", "median µs", "GFLOP/s", "of peak"], &rows);
+        output.table(
+            &["network", "batch", "pass", "best µs", "median µs", "GFLOP/s", "of peak"],
+            &rows,
+        );
         output.note(format!("peak: {peak:.1} GFLOP/s on one thread, {}", Isa::detect().name()));
     }
     Ok(())
@@ -173,9 +176,8 @@ impl Minibatch {
         network.pack(&theta, &mut weights);
         let optimizer = Optimizer::new(OptimizerConfig::adam(), theta.len())
             .map_err(|e| Failure::from(cordada::rl::Error::from(e)))?;
-        let mut normal = |count: usize| -> Vec<f32> {
-            (0..count).map(|_| stream.normal() as f32).collect()
-        };
+        let mut normal =
+            |count: usize| -> Vec<f32> { (0..count).map(|_| stream.normal() as f32).collect() };
         let x = normal(batch * shape.inputs);
         let distribution = network.distribution();
         let mut actions = normal(batch * distribution.action_len());
@@ -185,7 +187,13 @@ impl Minibatch {
         let mut tape = PolicyTape::default();
         let (mut old_log_prob, mut entropy) = (vec![0.0; batch], vec![0.0; batch]);
         let params = network.act(&weights, &x, &mut tape);
-        distribution.log_prob_entropy_batch(params, None, &actions, &mut old_log_prob, &mut entropy);
+        distribution.log_prob_entropy_batch(
+            params,
+            None,
+            &actions,
+            &mut old_log_prob,
+            &mut entropy,
+        );
         Ok(Self {
             grad: vec![0.0; theta.len()],
             x,

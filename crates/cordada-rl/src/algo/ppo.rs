@@ -131,6 +131,7 @@ impl Ppo {
                 accepts: SPEC.accepts,
             });
         }
+        config.check_space(&action_space)?;
         let input = InputMap::new(&obs_space, config.obs_normalizer())?;
         let spec = config.policy_spec(input.inputs(), action_space.clone());
         let network = ActorCritic::new(&spec);

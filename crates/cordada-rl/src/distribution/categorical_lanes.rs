@@ -1,11 +1,12 @@
 //! Batches of small categorical distributions, sixteen rows side by side: the arithmetic of
 //! `categorical` in the same order, hence with the same bits, but one row per vector lane.
 
+#![allow(clippy::needless_range_loop, reason = "lanes run beside each other by index")]
+
 use cordada_nn::Real;
 use cordada_nn::kernel::LANES;
 
 use super::categorical::expected;
-
 
 type Lanes<F> = [F; LANES];
 

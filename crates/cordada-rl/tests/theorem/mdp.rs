@@ -84,9 +84,9 @@ pub(crate) fn frozen_lake() -> Mdp {
         Transition { probability: 1.0 / 3.0, next, reward, terminated }
     };
     let mut transitions = Vec::new();
-    for state in 0..16 {
+    for (state, field) in MAP.iter().enumerate() {
         for action in 0..4 {
-            let over = matches!(MAP[state], b'G' | b'H');
+            let over = matches!(field, b'G' | b'H');
             let moves = if over { 0..0 } else { action + 3..action + 6 };
             transitions.push(moves.map(|direction| step(state, direction % 4)).collect());
         }

@@ -172,6 +172,16 @@ impl PpoConfig {
         }
     }
 
+    /// Checks what depends on the environment.
+    pub(super) fn check_space(&self, actions: &Space) -> Result<(), Error> {
+        let bounded = matches!(actions, Space::Box(bounds) if bounds.is_bounded());
+        if self.squash && !bounded {
+            let expected = format!("false, for {actions} has no bounds to squash into");
+            return Err(Self::refuse("squash", true, &expected));
+        }
+        Ok(())
+    }
+
     fn refuse(key: &str, value: impl std::fmt::Display, expected: &str) -> Error {
         Error::BadValue {
             section: SPEC.name.to_string(),
