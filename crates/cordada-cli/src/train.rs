@@ -91,10 +91,12 @@ pub(crate) fn create(
     };
     let root = dir.root().to_path_buf();
     Run::create(config, dir, threads).map_err(|error| {
-        // What a refused run leaves is two empty things; a folder with anything else in it stays.
+        // A refused run leaves nothing, but for a folder that the user named.
         let _ = std::fs::remove_dir(root.join("checkpoints"));
         let _ = std::fs::remove_file(root.join(".lock"));
-        let _ = std::fs::remove_dir(&root);
+        if out.is_none() {
+            let _ = std::fs::remove_dir(&root);
+        }
         Failure::from(error)
     })
 }
