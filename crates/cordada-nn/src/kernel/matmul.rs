@@ -11,7 +11,7 @@
 
 use std::array;
 
-use super::reduce::dot_in_lanes;
+use super::reduce::fold;
 use super::{Isa, LANES, kernel, transpose};
 use crate::Real;
 
@@ -143,16 +143,42 @@ pub fn matmul<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T])
 kernel! {
     /// A product with few columns: `c[r][j] = start + Σ_k a[r][k] b[k][j]`.
     fn dots<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T]) {
-        let columns = b.data[..b.k * b.n].chunks_exact(b.k);
-        for (a, c) in a.chunks_exact(b.k).zip(c.chunks_exact_mut(b.n)) {
-            for (j, (column, c)) in columns.clone().zip(c).enumerate() {
-                let first = match start {
-                    Start::Zero => T::ZERO,
-                    Start::Row(row) => row[j],
-                    Start::Old => *c,
-                };
-                *c = first + dot_in_lanes(a, column);
+        match b.n {
+            1 => dot_columns::<T, 1>(a, b, start, c),
+            2 => dot_columns::<T, 2>(a, b, start, c),
+            3 => dot_columns::<T, 3>(a, b, start, c),
+            _ => dot_columns::<T, DOT_COLUMNS>(a, b, start, c),
+        }
+    }
+}
+
+#[inline(always)]
+fn dot_columns<T: Real, const N: usize>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T]) {
+    let columns: [&[T]; N] = array::from_fn(|j| &b.data[j * b.k..][..b.k]);
+    let blocks = columns.map(|column| column.as_chunks::<LANES>().0);
+    let whole = b.k / LANES * LANES;
+    for (row, c) in a.chunks_exact(b.k).zip(c.as_chunks_mut::<N>().0) {
+        let mut lanes = [[T::ZERO; LANES]; N];
+        for (i, x) in row.as_chunks::<LANES>().0.iter().enumerate() {
+            for j in 0..N {
+                let y = &blocks[j][i];
+                for l in 0..LANES {
+                    lanes[j][l] = x[l].mul_add(y[l], lanes[j][l]);
+                }
             }
+        }
+        for kk in whole..b.k {
+            for j in 0..N {
+                lanes[j][kk - whole] = row[kk].mul_add(columns[j][kk], lanes[j][kk - whole]);
+            }
+        }
+        for j in 0..N {
+            let first = match start {
+                Start::Zero => T::ZERO,
+                Start::Row(row) => row[j],
+                Start::Old => c[j],
+            };
+            c[j] = first + fold(lanes[j]);
         }
     }
 }

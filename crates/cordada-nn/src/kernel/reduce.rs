@@ -5,7 +5,7 @@ use crate::Real;
 
 /// Folds lanes by a fixed tree: 16 → 8 → 4 → 2 → 1.
 #[inline(always)]
-fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
+pub(super) fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -36,26 +36,20 @@ kernel! {
 kernel! {
     /// Σ xᵢ yᵢ over the shorter length.
     pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
-        dot_in_lanes(x, y)
-    }
-}
-
-/// [`dot`] for use inside a kernel.
-#[inline(always)]
-pub(super) fn dot_in_lanes<T: Real>(x: &[T], y: &[T]) -> T {
-    let n = x.len().min(y.len());
-    let (xs, x_rest) = x[..n].as_chunks::<LANES>();
-    let (ys, y_rest) = y[..n].as_chunks::<LANES>();
-    let mut lanes = [T::ZERO; LANES];
-    for (a, b) in xs.iter().zip(ys) {
-        for i in 0..LANES {
-            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+        let n = x.len().min(y.len());
+        let (xs, x_rest) = x[..n].as_chunks::<LANES>();
+        let (ys, y_rest) = y[..n].as_chunks::<LANES>();
+        let mut lanes = [T::ZERO; LANES];
+        for (a, b) in xs.iter().zip(ys) {
+            for i in 0..LANES {
+                lanes[i] = a[i].mul_add(b[i], lanes[i]);
+            }
         }
+        for (i, (a, b)) in x_rest.iter().zip(y_rest).enumerate() {
+            lanes[i] = a.mul_add(*b, lanes[i]);
+        }
+        fold(lanes)
     }
-    for (i, (a, b)) in x_rest.iter().zip(y_rest).enumerate() {
-        lanes[i] = a.mul_add(*b, lanes[i]);
-    }
-    fold(lanes)
 }
 
 kernel! {
