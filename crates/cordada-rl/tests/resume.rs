@@ -83,7 +83,7 @@ fn state_of_another_learner_is_refused() {
     );
     assert_eq!(
         refusal("", &bytes[..bytes.len() - 1]),
-        format!("saved state ends at byte {} where a u32 belongs: it was cut off", bytes.len() - 1)
+        format!("saved state ends at byte {} where a list of f32 belongs: it was cut off", bytes.len() - 1)
     );
     // The string "ppo" stands first: tag, length, bytes.
     let mut renamed = bytes.clone();
@@ -205,6 +205,7 @@ fn a_run_stopped_twice_ends_as_one_that_was_not() {
         }
         let finished = run.train(NullSink, &AtomicBool::new(false)).unwrap();
         assert!(!finished.stopped && finished.evaluation.is_some());
+        drop(run);
         assert!(outcome(&root) == whole, "{env}: policies or events differ");
         // A finished run that is resumed does nothing but evaluate again.
         let mut run = Run::resume(RunDir::open_to_write(&root).unwrap(), 1).unwrap();

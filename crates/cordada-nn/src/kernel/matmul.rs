@@ -167,9 +167,14 @@ fn dot_columns<T: Real, const N: usize>(a: &[T], b: &Panels<T>, start: Start<'_,
                 }
             }
         }
-        for kk in whole..b.k {
+        if whole < b.k {
+            // The rest is padded, so that no sum is reached by an index (it would leave its register).
+            let x: [T; LANES] = load::<T, LANES, false>(&row[whole..]);
             for j in 0..N {
-                lanes[j][kk - whole] = row[kk].mul_add(columns[j][kk], lanes[j][kk - whole]);
+                let y: [T; LANES] = load::<T, LANES, false>(&columns[j][whole..]);
+                for l in 0..LANES {
+                    lanes[j][l] = x[l].mul_add(y[l], lanes[j][l]);
+                }
             }
         }
         for j in 0..N {

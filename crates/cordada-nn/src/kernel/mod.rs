@@ -23,7 +23,7 @@ mod peak;
 mod reduce;
 mod transpose;
 
-pub use elementwise::{exp_f32, ln_f32, tanh_f32};
+pub use elementwise::{exp_f32, ln_f32, reciprocal_f32, tanh_f32};
 pub use matmul::{Panels, Start, matmul, matmul_tn};
 pub use peak::{CHAINS, multiply_add_chains};
 pub use reduce::{add_assign, column_sums, dot, sum_squares};

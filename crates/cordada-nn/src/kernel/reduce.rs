@@ -1,19 +1,22 @@
 //! Sums in a fixed order: [`LANES`] lanes over the elements, then a fixed tree over the lanes.
 
+#![allow(clippy::needless_range_loop, reason = "indexed loops of fixed length vectorize")]
+
 use super::{LANES, kernel};
 use crate::Real;
 
 /// Folds lanes by a fixed tree: 16 → 8 → 4 → 2 → 1.
 #[inline(always)]
-pub(super) fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
+pub(super) fn fold<T: Real>(lanes: [T; LANES]) -> T {
+    let mut eight = [T::ZERO; 8];
+    for i in 0..8 {
+        eight[i] = lanes[i] + lanes[i + 8];
     }
-    lanes[0]
+    let mut four = [T::ZERO; 4];
+    for i in 0..4 {
+        four[i] = eight[i] + eight[i + 4];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 kernel! {

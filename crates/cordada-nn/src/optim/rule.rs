@@ -124,7 +124,7 @@ impl<T: Real> Adam<T> {
     #[inline(always)]
     fn moved(&self, theta: T, mean: T, square: T) -> T {
         let root = self.correction2.mul_add(square.sqrt(), self.eps);
-        (-self.step).mul_add(mean / root, theta * self.keep)
+        (-self.step).mul_add(mean * root.reciprocal(), theta * self.keep)
     }
 }
 

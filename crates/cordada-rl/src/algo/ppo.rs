@@ -43,7 +43,7 @@ mod config;
 mod shard;
 
 use cordada_env::{
-    Env, Episode, Persist, Space, StateError, StateReader, StateWriter, Stream, role,
+    Env, Persist, Space, StateError, StateReader, StateWriter, Stream, role,
 };
 use cordada_nn::kernel::{Isa, add_assign};
 use cordada_nn::{Optimizer, clip_global_norm};
@@ -287,18 +287,18 @@ impl Ppo {
     /// What the iteration tells, in a fixed order.
     fn report(&self, learned: &Learned) -> Report {
         let mut metrics = Vec::with_capacity(20);
-        let mut episodes: Vec<(usize, Episode)> =
-            self.trajectories.iter().flat_map(|from| from.episodes.iter().copied()).collect();
-        episodes.sort_by_key(|(t, _)| *t);
-        let n = episodes.len() as f64;
-        if !episodes.is_empty() {
-            let returns = episodes.iter().map(|(_, e)| e.episode_return).sum::<f64>() / n;
-            let lengths = episodes.iter().map(|(_, e)| e.length as f64).sum::<f64>() / n;
+        let episodes = || self.trajectories.iter().flat_map(|from| &from.episodes);
+        let n = episodes().count() as f64;
+        if n > 0.0 {
+            let returns = episodes().map(|(_, e)| e.episode_return).sum::<f64>() / n;
+            let lengths = episodes().map(|(_, e)| e.length as f64).sum::<f64>() / n;
             metrics
                 .extend([("rollout/episode_return", returns), ("rollout/episode_length", lengths)]);
         }
         let all = |of: fn(&Trajectory) -> &Vec<f32>| -> Vec<f32> {
-            self.trajectories.iter().flat_map(|from| of(from).iter().copied()).collect()
+            let mut all = Vec::with_capacity(self.config.batch_size());
+            self.trajectories.iter().for_each(|from| all.extend_from_slice(of(from)));
+            all
         };
         let (values, returns, rewards) =
             (all(|t| &t.values), all(|t| &t.returns), all(|t| &t.raw_rewards));
@@ -396,6 +396,11 @@ impl Algorithm for Ppo {
         if policy.spec != self.spec {
             let (expected, found) = (format!("{:?}", self.spec), format!("{:?}", policy.spec));
             return mismatch("policy", expected, found);
+        }
+        let normalize = self.config.obs_normalizer();
+        if policy.normalize != normalize {
+            let (expected, found) = (format!("{normalize:?}"), format!("{:?}", policy.normalize));
+            return mismatch("normalizer", expected, found);
         }
         self.steps = r.u64()?;
         self.iterations = r.u64()?;

@@ -94,13 +94,18 @@ pub(crate) fn values(policy: &Policy, obs: &[f32]) -> Vec<f32> {
     network.value(&weights, &x, &mut PolicyTape::default()).to_vec()
 }
 
+/// What step `t` of an episode gives for the observation before it and an action.
+pub(crate) type Play = fn(u32, f32, &[f32]) -> (f64, Outcome);
+
 /// An environment that is a script: what is seen after `t` steps of an episode, and what a step
 /// from there gives. Observations are a row of one number.
 #[derive(Clone)]
 pub(crate) struct Scripted {
     pub(crate) action_space: Space,
     pub(crate) observe: fn(u32, &mut Stream) -> f32,
-    pub(crate) play: fn(u32, f32, &[f32]) -> (f64, Outcome),
+    pub(crate) play: Play,
+    /// Which choices an observation allows, if not all.
+    pub(crate) allow: Option<fn(f32, &mut [bool])>,
     obs_space: Space,
     t: u32,
     seen: f32,
@@ -110,10 +115,10 @@ impl Scripted {
     pub(crate) fn new(
         action_space: Space,
         observe: fn(u32, &mut Stream) -> f32,
-        play: fn(u32, f32, &[f32]) -> (f64, Outcome),
+        play: Play,
     ) -> Self {
         let obs_space = Space::vector(&[f32::NEG_INFINITY], &[f32::INFINITY]);
-        Self { action_space, observe, play, obs_space, t: 0, seen: 0.0 }
+        Self { action_space, observe, play, allow: None, obs_space, t: 0, seen: 0.0 }
     }
 
     /// Makes copies.
@@ -143,6 +148,10 @@ impl Env for Scripted {
         self.seen = (self.observe)(self.t, stream);
         obs[0] = self.seen;
         Step { reward, outcome }
+    }
+
+    fn action_mask(&self, mask: &mut [bool]) -> bool {
+        self.allow.map(|allow| allow(self.seen, mask)).is_some()
     }
 
     fn save(&self, w: &mut StateWriter) {
