@@ -56,10 +56,10 @@ pub(crate) fn replay(files: &[PathBuf], output: Output) -> Result<(), Failure> {
         return Ok(());
     };
     for error in failures {
-        Failure::from(error).report(&output);
+        Failure::from(error).report(output);
     }
     let replayed = files.len() - failed;
-    Err(Failure::from(last).as_failed(format!(
+    Err(Failure::from(last).into_failed(format!(
         "{replayed} of {} files were replayed; a recording is a safetensors file with metadata",
         files.len()
     )))

@@ -7,9 +7,10 @@ use crate::report::Failure;
 use crate::train::{create, train};
 
 const ENV: &str = "CartPole-v1";
+/// Mean return from which it counts as solved.
+const THRESHOLD: f64 = 475.0;
 
 pub(crate) fn run(output: Output) -> Result<(), Failure> {
-    let spec = cordada::env::find(ENV)?;
     if !output.json && !output.quiet {
         output.note(format!(
             "cordada {}: teaching a cart to balance a pole, with PPO, in a few seconds.",
@@ -22,22 +23,23 @@ pub(crate) fn run(output: Output) -> Result<(), Failure> {
     let Some(evaluation) = finished.evaluation.filter(|_| !output.json) else {
         return Ok(());
     };
-    let (mean, episodes) = (evaluation.mean_return, evaluation.episodes);
-    let (limit, threshold) = (spec.max_episode_steps.unwrap_or(0), spec.reward_threshold);
-    let solved = match threshold {
-        Some(t) if mean >= t => format!("The task counts as solved from {t:.0}: solved."),
-        Some(t) => format!("The task counts as solved from {t:.0}: not solved yet, train longer."),
-        None => String::new(),
-    };
-    let (steps, seconds, dir) = (grouped(finished.steps), finished.seconds, run.dir().display());
     if !output.quiet {
         output.note("");
     }
-    output.line(format!(
+    let dir = run.dir().display().to_string();
+    output.line(summary(&dir, finished.steps, finished.seconds, evaluation.mean_return));
+    Ok(())
+}
+
+/// What was done, how well it went, and what to do next, for a terminal of 80 columns.
+fn summary(dir: &str, steps: u64, seconds: f64, mean: f64) -> String {
+    let steps = grouped(steps);
+    let solved = if mean >= THRESHOLD { "it is" } else { "not yet, train longer" };
+    format!(
         "\
 Trained  a policy for {ENV} with PPO, in {steps} steps and {seconds:.1} s.
-Result   It balances the pole for {mean:.1} of {limit} steps on average, over {episodes} new
-         episodes. {solved}
+Result   It balances the pole for {mean:.1} of at most 500 steps on average, over
+         100 new episodes. From {THRESHOLD:.0} it counts as solved: {solved}.
 Run      {dir}: settings, metrics, checkpoints.
 
 Try next:
@@ -46,6 +48,22 @@ Try next:
   cordada train ppo Pendulum-v1 --seeds 5          another task, five seeds
   cordada list envs                                all tasks
   tensorboard --logdir runs                        the curves, in a browser"
-    ));
-    Ok(())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_whether_the_task_is_solved() {
+        assert_eq!(cordada::env::find(ENV).unwrap().reward_threshold, Some(THRESHOLD));
+        let solved = summary("runs/ppo-CartPole-v1-1", 100_096, 0.84, 500.0);
+        assert!(solved.contains("in 100,096 steps and 0.8 s") && solved.contains("solved: it is."));
+        let not = summary("runs/ppo-CartPole-v1-1", 100_096, 0.84, 474.9);
+        assert!(not.contains("for 474.9 of") && not.contains("solved: not yet"));
+        for text in [solved, not] {
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        }
+    }
 }

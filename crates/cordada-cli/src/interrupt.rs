@@ -22,10 +22,11 @@ pub(crate) fn watch(output: Output) -> Result<(), Failure> {
             #[allow(clippy::exit, reason = "a second Ctrl-C ends the program at once")]
             std::process::exit(INTERRUPTED);
         }
-        // The terminal shows ^C; the message begins a line of its own.
-        output.note(
-            "\nstopping after this iteration; Ctrl-C again ends at once, without a checkpoint",
-        );
+        if output.stderr_is_terminal() {
+            // It shows ^C at the start of the line.
+            output.note("");
+        }
+        output.note("stopping after this iteration; once more ends at once, without a checkpoint");
     };
     ctrlc::set_handler(handler).map_err(|e| {
         Failure::failed(format!("cannot watch for Ctrl-C: {e}"), "run the program from a terminal")

@@ -33,14 +33,14 @@ fn main() -> ExitCode {
     let output = Output::new(cli.global);
     match run(cli.command, output) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => ExitCode::from(failure.report(&output)),
+        Err(failure) => ExitCode::from(failure.report(output)),
     }
 }
 
 fn run(command: Option<Command>, output: Output) -> Result<(), Failure> {
     match command {
         None => demo::run(output),
-        Some(Command::Train(args)) => train::run(args, output),
+        Some(Command::Train(args)) => train::run(&args, output),
         Some(Command::Resume(args)) => resume::run(&args, output),
         Some(Command::Eval(args)) => eval::run(&args, output),
         Some(Command::List { what }) => list::run(&what, output),

@@ -1,6 +1,8 @@
 //! Everything that is printed: the one module that writes to stdout and stderr. A reader that went
 //! away (`cordada list envs | head -1`) is no error.
 
+#![allow(clippy::unused_self, reason = "callers print through one value, whatever a line needs")]
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,12 +36,12 @@ impl Output {
     }
 
     /// A line of text to stdout; what a command is asked for.
-    pub(crate) fn line(&self, text: impl AsRef<str>) {
+    pub(crate) fn line(self, text: impl AsRef<str>) {
         write_stdout(text.as_ref());
     }
 
     /// An object as a line of JSON to stdout.
-    pub(crate) fn object(&self, object: &impl Serialize) {
+    pub(crate) fn object(self, object: &impl Serialize) {
         write_stdout(
             &serde_json::to_string(object)
                 .unwrap_or_else(|e| unreachable!("objects of plain values are JSON: {e}")),
@@ -47,18 +49,18 @@ impl Output {
     }
 
     /// A line to stderr that is no result.
-    pub(crate) fn note(&self, text: impl AsRef<str>) {
+    pub(crate) fn note(self, text: impl AsRef<str>) {
         // Nobody is left to tell if stderr is gone.
         let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
     }
 
     /// A warning to stderr.
-    pub(crate) fn warning(&self, text: &str) {
+    pub(crate) fn warning(self, text: &str) {
         self.note(format!("{} {text}", self.paint_stderr("33", "warning:")));
     }
 
     /// How progress is shown, on stderr.
-    pub(crate) fn terminal(&self) -> TerminalOptions {
+    pub(crate) fn terminal(self) -> TerminalOptions {
         let detected = TerminalOptions::detect();
         let color = match self.color {
             ColorChoice::Always => true,
@@ -68,8 +70,13 @@ impl Output {
         TerminalOptions { color, ..detected }
     }
 
+    /// Whether stderr is a terminal, which shows what is typed into it.
+    pub(crate) fn stderr_is_terminal(self) -> bool {
+        io::stderr().is_terminal()
+    }
+
     /// Text in bold on stdout, where there are colors.
-    pub(crate) fn bold(&self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let on = match self.color {
@@ -81,19 +88,19 @@ impl Output {
     }
 
     /// Text in a color on stderr, where there are colors.
-    pub(crate) fn paint_stderr(&self, code: &str, text: &str) -> String {
+    pub(crate) fn paint_stderr(self, code: &str, text: &str) -> String {
         if self.terminal().color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 
     /// Columns for text on stdout.
-    pub(crate) fn columns(&self) -> usize {
+    pub(crate) fn columns(self) -> usize {
         let term = console::Term::stdout();
         let size = term.size_checked().map(|(_, columns)| usize::from(columns));
         size.unwrap_or(DEFAULT_COLUMNS).min(MAX_COLUMNS)
     }
 
     /// A table with a bold head. The last column is wrapped to the width that is left.
-    pub(crate) fn table(&self, head: &[&str], rows: &[Vec<String>]) {
+    pub(crate) fn table(self, head: &[&str], rows: &[Vec<String>]) {
         let last = head.len() - 1;
         let widths: Vec<usize> = (0..last)
             .map(|c| rows.iter().map(|row| width(&row[c])).chain([width(head[c])]).max())

@@ -28,7 +28,7 @@ pub(crate) struct Failure {
     /// Empty if all was said already.
     message: String,
     help: Option<String>,
-    place: Option<Place>,
+    place: Option<Box<Place>>,
 }
 
 /// A place in a config file.
@@ -69,11 +69,12 @@ impl Failure {
         let source = NamedSource::new(path.display().to_string(), text.to_string());
         let failure = Self::from(error);
         let message = message.unwrap_or(failure.message);
-        Self { message, place: Some(Place { source, span: span.into() }), ..failure }
+        let place = Some(Box::new(Place { source, span: span.into() }));
+        Self { message, place, ..failure }
     }
 
     /// The same, but not by wrong usage of this command, with another remedy.
-    pub(crate) fn as_failed(self, help: impl Into<String>) -> Self {
+    pub(crate) fn into_failed(self, help: impl Into<String>) -> Self {
         Self { code: FAILED, help: Some(help.into()), ..self }
     }
 
@@ -83,7 +84,7 @@ impl Failure {
     }
 
     /// Prints the report and returns the exit code.
-    pub(crate) fn report(&self, output: &Output) -> u8 {
+    pub(crate) fn report(&self, output: Output) -> u8 {
         if self.place.is_some() {
             output.note(self.graphical(output).trim_end());
         } else if !self.message.is_empty() {
@@ -95,7 +96,7 @@ impl Failure {
         self.code
     }
 
-    fn graphical(&self, output: &Output) -> String {
+    fn graphical(&self, output: Output) -> String {
         let options = output.terminal();
         let mut theme = match (options.unicode, options.color) {
             (true, true) => GraphicalTheme::unicode(),
@@ -138,7 +139,7 @@ impl Diagnostic for Failure {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let place = self.place.as_ref()?;
-        let label = LabeledSpan::new_primary_with_span(Some("here".into()), place.span);
+        let label = LabeledSpan::new_primary_with_span(None, place.span);
         Some(Box::new(std::iter::once(label)))
     }
 }

@@ -23,10 +23,11 @@ pub(crate) fn run(args: &ResumeArgs, output: Output) -> Result<(), Failure> {
     let text = dir.read_config()?;
     let config = RunConfig::from_toml(&text).map_err(|error| {
         let help = format!("put back what {} was; the run cannot go on without it", path.display());
-        Failure::in_config(error, &path, &text).as_failed(help)
+        Failure::in_config(error, &path, &text).into_failed(help)
     })?;
     if let Some(done) = last_event(&dir.metrics_path()).filter(|event| event.event == "done") {
-        return finished(&done, &config, &dir, output);
+        finished(&done, &config, &dir, output);
+        return Ok(());
     }
     let mut run = Run::resume(dir, usize::from(args.threads)).map_err(|error| match error {
         rl::Error::Checkpoint { .. } | rl::Error::State(_) => {
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &ResumeArgs, output: Output) -> Result<(), Failure> {
                 "no older checkpoint is whole either; train again with `cordada train --config \
                  {shown}/config.toml`"
             );
-            Failure::from(error).as_failed(help)
+            Failure::from(error).into_failed(help)
         }
         other => Failure::from(other),
     })?;
@@ -54,12 +55,7 @@ struct LastEvent {
 }
 
 /// A finished run stays as it is: more steps would stretch its schedules, so that is a new run.
-fn finished(
-    done: &LastEvent,
-    config: &RunConfig,
-    dir: &RunDir,
-    output: Output,
-) -> Result<(), Failure> {
+fn finished(done: &LastEvent, config: &RunConfig, dir: &RunDir, output: Output) {
     let (steps, root) = (done.steps.unwrap_or(config.run.total_steps), dir.root().display());
     output.note(format!("{root} is done: {steps} of {} steps.", config.run.total_steps));
     output.note("To train longer, start a new run with its settings and more steps:");
@@ -79,7 +75,6 @@ fn finished(
         }
         output.line(format!("run     {root}"));
     }
-    Ok(())
 }
 
 /// The last event of a run's metrics, if there is a whole one.

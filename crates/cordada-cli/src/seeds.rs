@@ -146,13 +146,15 @@ fn report(jobs: &[Job], outcomes: Vec<Outcome>, output: Output) -> Result<(), Fa
         }
     }
     if output.json {
-        write_json(&done, output)
+        write_json(&done, output);
     } else {
-        print_table(&done, output)
+        print_table(&done, output);
     }
     if !stopped.is_empty() {
         output.note("stopped; go on with:");
-        stopped.iter().for_each(|line| output.note(line));
+        for line in &stopped {
+            output.note(line);
+        }
     }
     match failure {
         Some(failure) => Err(failure),

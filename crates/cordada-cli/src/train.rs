@@ -14,10 +14,10 @@ use crate::output::{JsonSink, Output, stdout_is_closed};
 use crate::report::Failure;
 use crate::seeds;
 
-pub(crate) fn run(args: TrainArgs, output: Output) -> Result<(), Failure> {
-    let config = config(&args)?;
+pub(crate) fn run(args: &TrainArgs, output: Output) -> Result<(), Failure> {
+    let config = config(args)?;
     if let Some(count) = args.seeds {
-        return seeds::run(&args, &config, count, output);
+        return seeds::run(args, &config, count, output);
     }
     let threads = args.threads.map_or(1, usize::from);
     let mut run = create(config, args.out.as_deref(), threads)?;
@@ -82,12 +82,11 @@ pub(crate) fn create(
     out: Option<&Path>,
     threads: usize,
 ) -> Result<Run, Failure> {
-    let dir = match out {
-        Some(path) => RunDir::create(path)?,
-        None => {
-            let stem = format!("{}-{}", config.run.algo, config.run.env);
-            RunDir::create_next(Path::new("runs"), &stem)?
-        }
+    let dir = if let Some(path) = out {
+        RunDir::create(path)?
+    } else {
+        let stem = format!("{}-{}", config.run.algo, config.run.env);
+        RunDir::create_next(Path::new("runs"), &stem)?
     };
     let root = dir.root().to_path_buf();
     Run::create(config, dir, threads).map_err(|error| {

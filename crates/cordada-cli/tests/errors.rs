@@ -1,5 +1,7 @@
 //! Every error that a user can cause: what it says, that it names the remedy, and its exit code.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs;

@@ -1,10 +1,12 @@
 //! A run that is killed again and again ends as one that never was.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::fs;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -87,39 +89,59 @@ fn pendulum_with_two_threads() {
 /// The whole run has one thread; the killed one has `threads`, which must not matter.
 fn killed_and_resumed(train: &[&str], threads: &str, seed: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let began = Instant::now();
     cordada(folder.path(), &[train, COMMON, &["--out", "whole"]].concat()).ok();
-    let whole = began.elapsed();
 
-    // The kills come while the first half of a run's time passes, whatever the machine's speed.
-    let mut delays = Stream::new(seed, 200, 0);
+    let killed = folder.path().join("killed");
+    let newest = || checkpoints_or_none(&killed).into_iter().next();
+    let mut moments = Stream::new(seed, 200, 0);
     let mut resumed_at = Vec::new();
     for kill in 0..KILLS {
-        let started = folder.path().join("killed/config.toml").exists();
-        let args = match started {
-            false => [train, COMMON, &["--out", "killed", "--threads", threads]].concat(),
-            true => vec!["resume", "killed", "--quiet", "--threads", threads],
+        let before = newest();
+        let args = if killed.join("config.toml").exists() {
+            vec!["resume", "killed", "--quiet", "--threads", threads]
+        } else {
+            // Killed before it had begun: what is there is no run.
+            let _ = fs::remove_dir_all(&killed);
+            [train, COMMON, &["--out", "killed", "--threads", threads]].concat()
         };
         let mut child = command(folder.path(), &args)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        sleep(whole.mul_f64(delays.uniform_in(0.01, 0.09)).max(Duration::from_millis(5)));
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before kill {kill}");
+        // After a number of iterations and then a time, so that a slow machine and a fast one are
+        // both killed all over the run, while it starts and while it writes among others.
+        for _ in 0..moments.below(8) {
+            let last = newest();
+            let changed = || newest() != last || child_ended(&mut child);
+            wait_until(changed);
+        }
+        sleep(Duration::from_secs_f64(moments.uniform_in(0.0, 0.03)));
+        assert!(!child_ended(&mut child), "the run ended before kill {kill}, from {before:?}");
         child.kill().unwrap();
         child.wait().unwrap();
-        if !started && !folder.path().join("killed/config.toml").exists() {
-            // Killed before it had begun: what is there is no run.
-            let _ = fs::remove_dir_all(folder.path().join("killed"));
-            continue;
-        }
-        resumed_at.push(checkpoints(&folder.path().join("killed")).first().cloned());
+        resumed_at.push(newest());
     }
     resumed_at.dedup();
     assert!(resumed_at.len() > KILLS / 2, "kills at too few places: {resumed_at:?}");
     cordada(folder.path(), &["resume", "killed", "--quiet", "--threads", threads]).ok();
     compare(folder.path());
+}
+
+fn child_ended(child: &mut Child) -> bool {
+    child.try_wait().unwrap().is_some()
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing happens");
+        sleep(Duration::from_millis(1));
+    }
+}
+
+fn checkpoints_or_none(run: &Path) -> Vec<PathBuf> {
+    if run.join("checkpoints").exists() { checkpoints(run) } else { Vec::new() }
 }
 
 fn compare(folder: &Path) {

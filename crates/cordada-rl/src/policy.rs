@@ -11,6 +11,10 @@ use crate::distribution::{
     Bernoulli, Categorical, DiagGaussian, Distribution, MultiCategorical, SquashedGaussian,
 };
 
+/// Rows that go through the networks at once: their activations stay in the cache, and tiles of 6
+/// and 12 rows leave no rest. It changes the speed, never a result.
+pub(crate) const BLOCK_ROWS: usize = 96;
+
 /// Where the log standard deviations of a Gaussian policy come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -11,10 +11,7 @@ use cordada_env::{
 use crate::error::Error;
 use crate::estimate::{Segment, gae};
 use crate::input::InputMap;
-use crate::policy::{ActorCritic, PolicyTape, PolicyWeights};
-
-/// Rows that a forward pass takes at once when values are computed after collection.
-const VALUE_ROWS: usize = 128;
+use crate::policy::{ActorCritic, BLOCK_ROWS, PolicyTape, PolicyWeights};
 
 /// One environment with its sampler: what a segment starts from.
 #[derive(Debug)]
@@ -59,8 +56,24 @@ pub struct Trajectory {
     pub advantages: Vec<f32>,
     /// Value targets: `[T]`.
     pub returns: Vec<f32>,
+    /// What an update reads of each step, side by side: `[T]`.
+    pub targets: Vec<Target>,
     /// Episodes that ended in this segment, with their last step.
     pub episodes: Vec<(usize, Episode)>,
+}
+
+/// The numbers of one step that an update needs, in one place: minibatches are gathered in random
+/// order, and each place costs a cache miss.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Target {
+    /// log π_old of the action.
+    pub log_prob: f32,
+    /// Â.
+    pub advantage: f32,
+    /// V_old.
+    pub value: f32,
+    /// The value's target.
+    pub returns: f32,
 }
 
 /// Sizes that all tracks share.
@@ -110,6 +123,7 @@ impl Trajectory {
             last_value: 0.0,
             advantages: vec![0.0; t],
             returns: vec![0.0; t],
+            targets: vec![Target::default(); t],
             episodes: Vec::new(),
         }
     }
@@ -125,6 +139,14 @@ impl Trajectory {
             last_values: std::slice::from_ref(&self.last_value),
         };
         gae(&segment, gamma, lambda, &mut self.advantages, &mut self.returns);
+        for (t, target) in self.targets.iter_mut().enumerate() {
+            *target = Target {
+                log_prob: self.log_prob[t],
+                advantage: self.advantages[t],
+                value: self.values[t],
+                returns: self.returns[t],
+            };
+        }
     }
 }
 
@@ -173,7 +195,7 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] if an observation or reward is not finite.
+    /// [`Error::NonFinite`] if an observation or reward is not finite as `f32`.
     pub fn collect(
         &mut self,
         actor: Actor<'_>,
@@ -187,16 +209,26 @@ impl Collector {
             track.finals.clear();
             trajectory.episodes.clear();
         }
+        let named = |(what, value): (&str, f64)| Error::NonFinite {
+            what: what.to_string(),
+            value,
+            iteration,
+        };
+        tracks.iter().try_for_each(|track| finite("observation", &track.obs)).map_err(named)?;
         for t in 0..num_steps {
-            self.step(actor, tracks, trajectories, t).map_err(|(what, value)| {
-                Error::NonFinite { what: what.to_string(), value, iteration }
-            })?;
+            let blocks = tracks.chunks_mut(BLOCK_ROWS).zip(trajectories.chunks_mut(BLOCK_ROWS));
+            for (tracks, trajectories) in blocks {
+                self.step(actor, tracks, trajectories, t).map_err(named)?;
+            }
         }
-        self.values(actor, tracks, trajectories);
+        let blocks = tracks.chunks(BLOCK_ROWS).zip(trajectories.chunks_mut(BLOCK_ROWS));
+        for (tracks, trajectories) in blocks {
+            self.values(actor, tracks, trajectories);
+        }
         Ok(())
     }
 
-    /// One step of every track.
+    /// One step of a block of tracks.
     fn step(
         &mut self,
         actor: Actor<'_>,
@@ -221,17 +253,16 @@ impl Collector {
             let action = draw(actor, track, trajectory, t);
             let env_action = clipped(actor.action_space, action, &mut self.env_action);
             let step = track.slot.step(env_action, &mut track.obs, &mut self.final_obs);
-            if !step.reward.is_finite() {
-                return Err(("reward", step.reward));
-            }
-            if let Some(&x) = track.obs.iter().find(|x| !x.is_finite()) {
-                return Err(("observation", f64::from(x)));
-            }
-            trajectory.raw_rewards[t] = step.reward as f32;
-            trajectory.rewards[t] = step.reward as f32;
+            // As f32: there, a large f64 is infinite.
+            let reward = step.reward as f32;
+            finite("reward", &[reward])?;
+            finite("observation", &track.obs)?;
+            trajectory.raw_rewards[t] = reward;
+            trajectory.rewards[t] = reward;
             trajectory.outcomes[t] = step.outcome;
             trajectory.episodes.extend(step.episode.map(|episode| (t, episode)));
             if step.outcome == Outcome::Truncated {
+                finite("final observation", &self.final_obs)?;
                 let from = track.finals.len();
                 track.finals.resize(from + e, 0.0);
                 actor.input.apply(&self.final_obs, &mut track.finals[from..]);
@@ -246,8 +277,8 @@ impl Collector {
     fn values(&mut self, actor: Actor<'_>, tracks: &[Track], trajectories: &mut [Trajectory]) {
         let e = actor.input.inputs();
         for (track, trajectory) in tracks.iter().zip(&mut *trajectories) {
-            let rows = trajectory.inputs.chunks(VALUE_ROWS * e);
-            for (x, values) in rows.zip(trajectory.values.chunks_mut(VALUE_ROWS)) {
+            let rows = trajectory.inputs.chunks(BLOCK_ROWS * e);
+            for (x, values) in rows.zip(trajectory.values.chunks_mut(BLOCK_ROWS)) {
                 values.copy_from_slice(actor.policy.value(actor.weights, x, &mut self.tape));
             }
             if !track.finals.is_empty() {
@@ -257,6 +288,7 @@ impl Collector {
                 }
             }
         }
+        self.x.resize(tracks.len() * e, 0.0);
         for (track, x) in tracks.iter().zip(self.x.chunks_exact_mut(e)) {
             actor.input.apply(&track.obs, x);
         }
@@ -264,6 +296,14 @@ impl Collector {
         for (trajectory, &value) in trajectories.iter_mut().zip(values) {
             trajectory.last_value = value;
         }
+    }
+}
+
+/// Names the first number that is not finite.
+fn finite(what: &'static str, numbers: &[f32]) -> Result<(), (&'static str, f64)> {
+    match numbers.iter().find(|x| !x.is_finite()) {
+        Some(&x) => Err((what, f64::from(x))),
+        None => Ok(()),
     }
 }
 

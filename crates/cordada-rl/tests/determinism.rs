@@ -13,8 +13,8 @@ use cordada_rl::policy::ActorCritic;
 use cordada_rl::rollout::{Actor, Collector, Track, TrackSizes, Trajectory};
 
 /// 2048 rows a minibatch, which are four shards.
-const FOUR_SHARDS: &str = "num_envs = 16\nnum_steps = 128\nnum_minibatches = 1\nnum_epochs = 3\n";
-const ITERATIONS: usize = 3;
+const FOUR_SHARDS: &str = "num_envs = 16\nnum_steps = 128\nnum_minibatches = 1\nnum_epochs = 2\n";
+const ITERATIONS: usize = 2;
 
 /// All that a few iterations leave behind, bit by bit.
 #[derive(Debug, PartialEq)]
@@ -44,7 +44,7 @@ fn trace(env: &str, settings: &str, seed: u64, threads: usize) -> Trace {
 fn threads_change_no_bit() {
     let normalized = format!("{FOUR_SHARDS}normalize_obs = true\nnormalize_rewards = true");
     // Shards of unequal size: 2048 / 3 does not divide, and 5 environments do not divide by 2.
-    let uneven = "num_envs = 5\nnum_steps = 330\nnum_minibatches = 1\nnum_epochs = 3";
+    let uneven = "num_envs = 5\nnum_steps = 330\nnum_minibatches = 1\nnum_epochs = 2";
     let cases = [
         ("CartPole-v1", FOUR_SHARDS),
         ("Pendulum-v1", &normalized),

@@ -25,6 +25,7 @@ struct Measured {
     episodes: u64,
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "every benchmark has this type")]
 pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for spec in ENVIRONMENTS {

@@ -182,7 +182,9 @@ impl Minibatch {
         let distribution = network.distribution();
         let mut actions = normal(batch * distribution.action_len());
         if network.log_std_range().is_none() {
-            actions.iter_mut().for_each(|a| *a = if *a > 0.0 { 1.0 } else { 0.0 });
+            for action in &mut actions {
+                *action = f32::from(u8::from(*action > 0.0));
+            }
         }
         let mut tape = PolicyTape::default();
         let (mut old_log_prob, mut entropy) = (vec![0.0; batch], vec![0.0; batch]);

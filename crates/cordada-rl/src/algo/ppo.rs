@@ -42,9 +42,7 @@
 mod config;
 mod shard;
 
-use cordada_env::{
-    Env, Persist, Space, StateError, StateReader, StateWriter, Stream, role,
-};
+use cordada_env::{Env, Persist, Space, StateError, StateReader, StateWriter, Stream, role};
 use cordada_nn::kernel::{Isa, add_assign};
 use cordada_nn::{Optimizer, clip_global_norm};
 
@@ -277,6 +275,10 @@ impl Ppo {
                 learned.last_kl = means.kl;
             }
             learned.epochs += 1;
+        }
+        // Nothing has looked at what the last step made of θ, and a checkpoint may follow.
+        if let Some(&x) = self.theta.iter().find(|x| !x.is_finite()) {
+            finite("parameter", f64::from(x), self.iterations)?;
         }
         if self.config.objective == Objective::KlPenalty && self.config.kl_adaptive {
             self.kl.update(learned.last_kl as f32);

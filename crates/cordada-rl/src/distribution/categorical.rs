@@ -279,6 +279,7 @@ impl Categorical {
     /// # Panics
     ///
     /// If the mask allows no action.
+    #[inline(always)]
     pub fn inverse_cdf<F: Real>(logits: &[F], mask: Option<&[bool]>, u: f64) -> usize {
         with_mask!(mask, allowed => {
             let softmax = Softmax::of(logits, allowed);

@@ -40,9 +40,9 @@ pub(crate) fn make_in(
 }
 
 /// Those of `wishes` that the algorithm has: so one list serves algorithms with other settings.
-pub(crate) fn settings_for(algo: &AlgoSpec, wishes: &str) -> Table {
+pub(crate) fn settings_for(algo: &AlgoSpec, wishes: Table) -> Table {
     let known = |key: &str| algo.fields.iter().any(|field| field.name == key);
-    table(wishes).into_iter().filter(|(key, _)| known(key)).collect()
+    wishes.into_iter().filter(|(key, _)| known(key)).collect()
 }
 
 /// Changes of a run's config, as `--set` gives them.

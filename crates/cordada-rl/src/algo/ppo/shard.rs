@@ -10,11 +10,8 @@ use crate::estimate::kl::k3;
 use crate::objective::{
     Surrogate, ValueClip, clipped_surrogate, clipped_value_loss, dual_clipped_surrogate, surrogate,
 };
-use crate::policy::{ActorCritic, PolicyTape, PolicyWeights};
+use crate::policy::{ActorCritic, BLOCK_ROWS, PolicyTape, PolicyWeights};
 use crate::rollout::Trajectory;
-
-/// Samples that go through the networks at once.
-const CHUNK: usize = 128;
 
 /// Numbers of an update that are the same for all samples.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +58,9 @@ impl<'a> Batch<'a> {
         let num_steps = trajectories[0].advantages.len();
         let advantages = indices
             .iter()
-            .map(|&i| trajectories[i as usize / num_steps].advantages[i as usize % num_steps])
+            .map(|&i| {
+                trajectories[i as usize / num_steps].targets[i as usize % num_steps].advantage
+            })
             .map(f64::from);
         Self {
             trajectories,
@@ -184,10 +183,11 @@ impl Samples {
             if with_params {
                 append(params, row(&from.params, t, steps));
             }
-            log_prob.push(from.log_prob[t]);
-            advantages.push(batch.advantages.apply(from.advantages[t]));
-            values.push(from.values[t]);
-            returns.push(from.returns[t]);
+            let target = from.targets[t];
+            log_prob.push(target.log_prob);
+            advantages.push(batch.advantages.apply(target.advantage));
+            values.push(target.value);
+            returns.push(target.returns);
         }
     }
 
@@ -258,7 +258,7 @@ impl Shard {
         self.grad.fill(0.0);
         self.stats = Stats::default();
         let mut tape = std::mem::take(&mut self.tape);
-        for chunk in indices.chunks(CHUNK) {
+        for chunk in indices.chunks(BLOCK_ROWS) {
             self.samples.gather(batch, chunk, c.objective == Objective::KlPenalty);
             let (params, values) = network.forward(weights, &self.samples.x, &mut tape); // π_θ(· | s), V_θ(s)
             self.score(network.distribution(), params, batch.weight, c);
