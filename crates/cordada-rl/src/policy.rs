@@ -13,7 +13,7 @@ use crate::distribution::{
 
 /// Rows that go through the networks at once: their activations stay in the cache, and tiles of 6
 /// and 12 rows leave no rest. It changes the speed, never a result.
-pub(crate) const BLOCK_ROWS: usize = 96;
+pub const BLOCK_ROWS: usize = 96;
 
 /// Where the log standard deviations of a Gaussian policy come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

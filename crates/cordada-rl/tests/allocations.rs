@@ -48,15 +48,16 @@ fn an_iteration_allocates_what_its_report_needs() {
         let count = |[num_envs, num_steps, num_minibatches, num_epochs]: [usize; 4]| {
             let sizes = format!(
                 "num_envs = {num_envs}\nnum_steps = {num_steps}\n\
-                 num_minibatches = {num_minibatches}\nnum_epochs = {num_epochs}"
+                 num_minibatches = {num_minibatches}\nnum_epochs = {num_epochs}\n\
+                 actor = [8]\ncritic = [8]"
             );
             per_iteration(env, &format!("{settings}{sizes}"), num_envs as u64)
         };
-        let base = count([2, 256, 4, 4]);
+        let base = count([2, 256, 4, 2]);
         // The list of metrics, and copies of values, returns and rewards; with a normalizer of
         // rewards two rows of a step; with a shared deviation the list of deviations.
         assert!((1..=7).contains(&base), "{env} {settings}: {base} allocations");
-        for sizes in [[2, 256, 64, 4], [2, 32, 4, 4], [2, 256, 4, 1], [8, 256, 1, 4]] {
+        for sizes in [[2, 256, 64, 2], [2, 32, 4, 2], [2, 256, 4, 1], [8, 256, 1, 2]] {
             assert_eq!(count(sizes), base, "{env} {settings}{sizes:?}");
         }
     }

@@ -13,7 +13,8 @@ use cordada_rl::policy::ActorCritic;
 use cordada_rl::rollout::{Actor, Collector, Track, TrackSizes, Trajectory};
 
 /// 2048 rows a minibatch, which are four shards.
-const FOUR_SHARDS: &str = "num_envs = 16\nnum_steps = 128\nnum_minibatches = 1\nnum_epochs = 2\n";
+const FOUR_SHARDS: &str = "num_envs = 16\nnum_steps = 128\nnum_minibatches = 1\nnum_epochs = 2\n\
+                           actor = [16]\ncritic = [16]\n";
 const ITERATIONS: usize = 2;
 
 /// All that a few iterations leave behind, bit by bit.

@@ -294,3 +294,18 @@ fn the_environment_decides() {
     assert!(!options(true, &[("LC_ALL", "C"), ("LANG", "C.UTF-8")]).unicode);
     assert!(options(true, &[("LC_ALL", ""), ("LC_CTYPE", "C.UTF-8"), ("LANG", "C")]).unicode);
 }
+
+#[test]
+fn several_runs_share_one_line() {
+    let recorder = Recorder::default();
+    let mut sink = TerminalSink::on(Box::new(recorder.clone()), &options(TerminalMode::Live));
+    sink.open("two runs", 2000);
+    let begun = recorder.take();
+    assert_eq!((begun.len(), begun[0].as_str()), (2, "print: two runs"));
+    assert!(begun[1].starts_with("draw:   0%") && begun[1].contains("0/2k"), "{begun:?}");
+    let later = Instant::now() + REDRAW;
+    sink.record_at(&metrics(1000, 10.0), later);
+    assert!(recorder.take()[0].starts_with("draw:  50%"));
+    sink.close("done: two runs");
+    assert_eq!(recorder.take(), ["close: done: two runs"]);
+}

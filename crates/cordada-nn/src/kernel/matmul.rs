@@ -343,9 +343,11 @@ kernel! {
     /// `C += Aᵀ B`, or its transpose if `FLIPPED` (C is then `[n, m]`).
     fn outer<T: Real, const FLIPPED: bool>(a: &[T], b: &[T], m: usize, n: usize, c: &mut [T]) {
         for Panel { first: column, width } in panels(WIDE, n) {
-            let o = Outer { a, b, m, n, column };
+            let o = Outer { a, b, m, n, column, b_width: n, b_column: column };
             let whole = column + width <= n;
-            if WIDE && width == WIDE_PANEL {
+            if WIDE && width == WIDE_PANEL && n > WIDE_PANEL {
+                packed_outer::<T, FLIPPED>(&o, c);
+            } else if WIDE && width == WIDE_PANEL {
                 o.lines::<WIDE_ROWS, WIDE_PANEL, FLIPPED, true>(c);
             } else if WIDE && whole {
                 o.lines::<NARROW_ROWS, LANES, FLIPPED, true>(c);
@@ -360,13 +362,33 @@ kernel! {
     }
 }
 
+/// A wide panel of a wide B, copied to lie in order: rows that are a power of two apart share few
+/// places of the first-level cache, and every line of C reads the panel again.
+#[inline(always)]
+fn packed_outer<T: Real, const FLIPPED: bool>(o: &Outer<'_, T>, c: &mut [T]) {
+    let mut panel = [[T::ZERO; WIDE_PANEL]; K_BLOCK];
+    for (a, b) in o.a.chunks(K_BLOCK * o.m).zip(o.b.chunks(K_BLOCK * o.n)) {
+        let rows = a.len() / o.m;
+        for (to, from) in panel.iter_mut().zip(b.chunks_exact(o.n)) {
+            *to = load::<T, WIDE_PANEL, true>(&from[o.column..]);
+        }
+        let b = panel[..rows].as_flattened();
+        let o = Outer { a, b, b_width: WIDE_PANEL, b_column: 0, ..*o };
+        o.lines::<WIDE_ROWS, WIDE_PANEL, FLIPPED, true>(c);
+    }
+}
+
 /// One panel of columns of `Aᵀ B`.
 struct Outer<'a, T> {
     a: &'a [T],
     b: &'a [T],
     m: usize,
     n: usize,
+    /// First column in C.
     column: usize,
+    /// Columns of the array that the panel is read from, and the first one there.
+    b_width: usize,
+    b_column: usize,
 }
 
 impl<T: Real> Outer<'_, T> {
@@ -406,9 +428,9 @@ impl<T: Real> Outer<'_, T> {
                 acc[i] = load::<T, W, WHOLE>(&c[(line + i) * self.n..][..self.n][self.column..]);
             }
         }
-        for (a, b) in self.a.chunks_exact(self.m).zip(self.b.chunks_exact(self.n)) {
+        for (a, b) in self.a.chunks_exact(self.m).zip(self.b.chunks_exact(self.b_width)) {
             let a: &[T; MR] = a[line..].first_chunk().expect("MR columns are left");
-            let b = load::<T, W, WHOLE>(&b[self.column..]);
+            let b = load::<T, W, WHOLE>(&b[self.b_column..]);
             for i in 0..MR {
                 for j in 0..W {
                     acc[i][j] = a[i].mul_add(b[j], acc[i][j]);
@@ -482,7 +504,7 @@ mod tests {
         }
     }
 
-    const SHAPES: [(usize, usize, usize); 9] = [
+    const SHAPES: [(usize, usize, usize); 10] = [
         (1, 1, 1),
         (3, 4, 64),
         (64, 64, 64),
@@ -492,6 +514,7 @@ mod tests {
         (9, 129, 33),
         (30, 5, 48),
         (11, 256, 256),
+        (300, 6, 128),
     ];
 
     #[test]
