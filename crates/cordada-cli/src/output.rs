@@ -245,6 +245,7 @@ mod tests {
     #[test]
     fn text_is_wrapped_at_spaces() {
         assert_eq!(wrap("ab cd efg h", 5), ["ab cd", "efg h"]);
+        assert_eq!(wrap("ab cdef", 6), ["ab", "cdef"]);
         assert_eq!(wrap("abcdefg h", 3), ["abcdefg", "h"], "a long word stays whole");
         assert_eq!(wrap("", 3), [""]);
     }

@@ -217,7 +217,7 @@ fn without_a_whole_checkpoint_nothing_goes_on() {
 #[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let folder = tempfile::tempdir().unwrap();
-    let args = ["train", "ppo", "CartPole-v1", "--steps", "10M", "--json", "--out", "run"];
+    let args = ["train", "ppo", "CartPole-v1", "--steps", "1M", "--json", "--out", "run"];
     let mut child = command(folder.path(), &args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -249,7 +249,7 @@ fn a_recording_that_cannot_be_replayed_fails() {
 #[test]
 fn an_interrupt_writes_a_checkpoint_and_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let args = ["train", "ppo", "CartPole-v1", "--steps", "10M", "--json", "--out", "run"];
+    let args = ["train", "ppo", "CartPole-v1", "--steps", "1M", "--json", "--out", "run"];
     let mut child = command(folder.path(), &args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

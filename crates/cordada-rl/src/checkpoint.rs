@@ -212,3 +212,18 @@ fn remove(path: &Path) -> Result<(), Error> {
         other => io("remove", path, other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_names_of_checkpoints_count() {
+        let steps = |name: &str| steps_of(&Path::new("checkpoints").join(name));
+        assert_eq!(steps("step-000000000120"), Some(120));
+        assert_eq!(steps("step-1234567890123"), Some(1_234_567_890_123));
+        for other in [".writing-step-000000000120", "step-", "step-12.old", "step-x", "120"] {
+            assert_eq!(steps(other), None, "{other}");
+        }
+    }
+}

@@ -202,8 +202,8 @@ mod tests {
 
     #[test]
     fn aliases_are_accepted_and_unknown_keys_refused() {
-        let config = PpoConfig::from_table("ppo", &table("n_steps = 7\nent_coef = 0.5")).unwrap();
-        assert_eq!((config.num_steps, config.entropy_coef), (7, 0.5));
+        let config = PpoConfig::from_table("ppo", &table("n_steps = 8\nent_coef = 0.5")).unwrap();
+        assert_eq!((config.num_steps, config.entropy_coef), (8, 0.5));
         let error = PpoConfig::from_table("ppo", &table("gama = 0.9")).unwrap_err();
         assert_eq!(error.to_string(), "unknown setting \"gama\" of ppo, did you mean \"gamma\"?");
         let error = PpoConfig::from_table("ppo", &table("zzzzzz = 1")).unwrap_err();

@@ -104,3 +104,16 @@ fn summarize(returns: Vec<f64>, lengths: &[u64], deterministic: bool) -> Evaluat
         returns,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_is_that_of_all_episodes() {
+        // Mean (2 + 4 + 9) / 3 = 5; variance (9 + 1 + 16) / 3; length (1 + 2 + 6) / 3.
+        let found = summarize(vec![2.0, 4.0, 9.0], &[1, 2, 6], true);
+        assert_eq!((found.episodes, found.mean_return, found.mean_length), (3, 5.0, 3.0));
+        assert!((found.std_return - (26.0_f64 / 3.0).sqrt()).abs() < 1e-15);
+    }
+}

@@ -125,6 +125,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_index_of_its_space_is_no_choice() {
+        let map = InputMap::new(&Space::MultiDiscrete { nvec: vec![2, 3] }, None).unwrap();
+        let mut x = [9.0; 5];
+        map.apply(&[1.0, 0.0], &mut x);
+        assert_eq!(x, [0.0, 1.0, 1.0, 0.0, 0.0]);
+        for bad in [f32::NAN, -1.0, 3.0, f32::INFINITY] {
+            map.apply(&[0.0, bad], &mut x);
+            assert_eq!(x, [1.0, 0.0, 0.0, 0.0, 0.0], "{bad}");
+        }
+    }
+
+    #[test]
+    fn indices_are_not_normalized_beside_numbers() {
+        let space = Space::Dict(vec![
+            ("kind".into(), Space::Discrete { n: 2 }),
+            ("speed".into(), Space::vector(&[-9.0], &[9.0])),
+        ]);
+        let mut map = InputMap::new(&space, Some(NormalizeOptions::default())).unwrap();
+        // The second column has mean 3 and variance 4.
+        map.normalizer_mut().unwrap().update(&[0.0_f32, 1.0, 1.0, 5.0]);
+        let mut x = [0.0; 3];
+        map.apply(&[1.0, 4.0], &mut x);
+        assert_eq!(x[..2], [0.0, 1.0]);
+        assert!((x[2] - 0.5).abs() < 1e-3, "{x:?}");
+    }
+
+    #[test]
     fn normalization_uses_the_moments_and_clips() {
         let space = Space::vector(&[-9.0], &[9.0]);
         let options = NormalizeOptions { clip: 1.5, ..NormalizeOptions::default() };

@@ -120,21 +120,16 @@ impl Policy {
         if meta.format != FORMAT {
             return Err(format!("policy format {}; this version reads {FORMAT}", meta.format));
         }
+        check_sizes(&meta, bytes.len() / 4)?;
         let spec = meta.policy;
-        if Activation::from_name(&spec.activation).is_none() {
-            return Err(format!("unknown activation {:?}", spec.activation));
-        }
-        if distribution_for(&spec.action_space, spec.squash).is_none() {
-            return Err(format!("no policy acts in {}", spec.action_space));
-        }
         let file = SafeTensors::deserialize(bytes).map_err(|e| format!("damaged: {e}"))?;
-        let tensor = |name: &str, dtype: Dtype, len: usize| -> Result<&[u8], String> {
+        let tensor = |name: &str, dtype: Dtype, shape: &[usize]| -> Result<&[u8], String> {
             let view = file.tensor(name).map_err(|_| format!("no tensor {name}"))?;
-            let size = if dtype == Dtype::F32 { 4 } else { 8 };
-            if view.dtype() != dtype || view.data().len() != size * len {
-                let (shape, found) = (view.shape(), view.dtype());
+            if view.dtype() != dtype || view.shape() != shape {
+                let found = (view.dtype(), view.shape());
                 return Err(format!(
-                    "{name} is {found:?} {shape:?}, not {len} numbers of {dtype:?}"
+                    "{name} is {:?} {:?}, not {dtype:?} {shape:?}",
+                    found.0, found.1
                 ));
             }
             Ok(view.data())
@@ -142,7 +137,7 @@ impl Policy {
         let network = ActorCritic::new(&spec);
         let mut theta = vec![0.0; network.num_params()];
         for param in network.params() {
-            let data = tensor(&param.name, Dtype::F32, param.range.len())?;
+            let data = tensor(&param.name, Dtype::F32, &param.shape)?;
             for (to, from) in theta[param.range].iter_mut().zip(data.as_chunks().0) {
                 *to = f32::from_le_bytes(*from);
             }
@@ -153,13 +148,10 @@ impl Policy {
             ..NormalizeOptions::default()
         });
         let mut input = InputMap::new(&meta.obs_space, normalize).map_err(|e| e.to_string())?;
-        if input.inputs() != spec.inputs {
-            return Err(format!("{} network inputs for {}", spec.inputs, meta.obs_space));
-        }
         let d = input.obs_len();
         if let (Some(n), Some(normalizer)) = (meta.normalizer, input.normalizer_mut()) {
             let read = |name| -> Result<Vec<f64>, String> {
-                let data = tensor(name, Dtype::F64, d)?.as_chunks().0;
+                let data = tensor(name, Dtype::F64, &[d])?.as_chunks().0;
                 Ok(data.iter().map(|b| f64::from_le_bytes(*b)).collect())
             };
             let (mean, var) = (read("obs_normalizer.mean")?, read("obs_normalizer.var")?);
@@ -167,6 +159,62 @@ impl Policy {
         }
         let (algo, env, obs_space) = (meta.algo, meta.env, meta.obs_space);
         Ok(Self { algo, env, spec, obs_space, normalize, input, theta })
+    }
+}
+
+/// Checks what networks and distributions are made from, before any memory is asked for: a file of
+/// `numbers` numbers holds no larger network.
+fn check_sizes(meta: &Metadata, numbers: usize) -> Result<(), String> {
+    let spec = &meta.policy;
+    if Activation::from_name(&spec.activation).is_none() {
+        return Err(format!("unknown activation {:?}", spec.activation));
+    }
+    let outputs = width(&spec.action_space).filter(|n| (1..=numbers).contains(n));
+    let distribution = outputs.and_then(|_| distribution_for(&spec.action_space, spec.squash));
+    let Some(outputs) = outputs.filter(|_| distribution.is_some()) else {
+        return Err(format!("no policy acts in {}", spec.action_space));
+    };
+    let features = spec.trunk.last().copied().unwrap_or(spec.inputs);
+    let nets = [
+        (spec.inputs, &spec.trunk, None),
+        (features, &spec.actor, Some(outputs)),
+        (features, &spec.critic, Some(1)),
+    ];
+    let mut weights = Some(0_usize);
+    for (inputs, hidden, output) in nets {
+        let mut from = inputs;
+        for to in hidden.iter().copied().chain(output) {
+            let layer = from.checked_mul(to).filter(|n| *n > 0);
+            weights = weights.zip(layer).and_then(|(sum, n)| sum.checked_add(n));
+            from = to;
+        }
+    }
+    if weights.is_none_or(|weights| weights > numbers) {
+        let PolicySpec { inputs, trunk, actor, critic, .. } = spec;
+        return Err(format!(
+            "a network of {inputs} inputs, trunk {trunk:?}, actor {actor:?} and critic {critic:?} \
+             is not in this file"
+        ));
+    }
+    if width(&meta.obs_space) != Some(spec.inputs) {
+        return Err(format!("{} network inputs for {}", spec.inputs, meta.obs_space));
+    }
+    Ok(())
+}
+
+/// How many numbers stand for an element of a space in a network, an index being one-hot; none if
+/// there are too many to count, or a choice among nothing.
+fn width(space: &Space) -> Option<usize> {
+    match space {
+        Space::Discrete { n } | Space::MultiBinary { n } => Some(*n),
+        Space::MultiDiscrete { nvec } if nvec.contains(&0) => None,
+        Space::MultiDiscrete { nvec } => {
+            nvec.iter().try_fold(0_usize, |sum, n| sum.checked_add(*n))
+        }
+        Space::Box(bounds) => Some(bounds.low.len()),
+        Space::Dict(parts) => {
+            parts.iter().try_fold(0_usize, |sum, (_, part)| sum.checked_add(width(part)?))
+        }
     }
 }
 

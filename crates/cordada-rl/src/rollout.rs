@@ -347,3 +347,49 @@ pub(crate) fn clipped<'a>(space: &Space, action: &'a [f32], buffer: &'a mut Vec<
     }));
     buffer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_limited_to_a_box_and_else_left_alone() {
+        let space = Space::vector(&[-1.0, f32::NEG_INFINITY, 0.0], &[1.0, 2.0, f32::INFINITY]);
+        let mut buffer = Vec::new();
+        assert_eq!(clipped(&space, &[-3.0, -3.0, -3.0], &mut buffer), [-1.0, -3.0, 0.0]);
+        assert_eq!(clipped(&space, &[3.0, 3.0, 3.0], &mut buffer), [1.0, 2.0, 3.0]);
+        assert_eq!(clipped(&space, &[0.5, 0.5, 0.5], &mut buffer), [0.5; 3]);
+        // NaN is the environment's to see, and then the collector's.
+        assert!(clipped(&space, &[f32::NAN; 3], &mut buffer)[0].is_nan());
+        assert_eq!(clipped(&Space::Discrete { n: 9 }, &[7.0], &mut buffer), [7.0]);
+    }
+
+    #[test]
+    fn the_check_value_of_ends_comes_out() {
+        let sizes = TrackSizes {
+            num_steps: 3,
+            inputs: 1,
+            action_len: 1,
+            num_params: 1,
+            mask_len: 0,
+            kept_obs: 0,
+        };
+        let mut trajectory = Trajectory::new(sizes);
+        trajectory.rewards.copy_from_slice(&[1.0, 2.0, 3.0]);
+        trajectory.values.copy_from_slice(&[2.0, 1.0, 0.0]);
+        trajectory.final_values.copy_from_slice(&[f32::NAN, 4.0, f32::NAN]);
+        trajectory.last_value = 1.0;
+        // γ = λ = ½; the second step ends an episode.
+        for (end, expected) in
+            [(Outcome::Truncated, [0.25, 3.0, 3.5]), (Outcome::Terminated, [-0.25, 1.0, 3.5])]
+        {
+            trajectory.outcomes[1] = end;
+            trajectory.estimate(0.5, 0.5);
+            assert_eq!(trajectory.advantages, expected, "{end:?}");
+            // Targets are Â + V.
+            let returns: Vec<f32> =
+                expected.iter().zip(&trajectory.values).map(|(a, v)| a + v).collect();
+            assert_eq!(trajectory.returns, returns, "{end:?}");
+        }
+    }
+}

@@ -336,7 +336,19 @@ impl Run {
             // The first error is the one to tell.
             let _ = sinks.record(&Event::Failed { step, message }).and_then(|()| sinks.flush());
         }
+        self.report(&mut sinks);
         outcome
+    }
+
+    /// Writes the run's report. A run is worth as much without one, so that a report cannot be
+    /// written is a warning.
+    fn report(&self, sinks: &mut Fanout) {
+        if let Err(error) = cordada_log::write_report(&self.dir) {
+            let step = self.algorithm.steps();
+            let message = format!("there is no report of this run: {error}");
+            // Whoever cannot take a warning cannot take a second one about it.
+            let _ = sinks.record(&Event::Warning { step, message }).and_then(|()| sinks.flush());
+        }
     }
 
     fn announce(&mut self, sinks: &mut Fanout) -> Result<(), Error> {
@@ -437,5 +449,52 @@ impl Run {
         checkpoint::prune(&folder, self.config.run.keep_checkpoints)?;
         sinks.record(&Event::Checkpoint { step: steps, path: path.display().to_string() })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_assignment;
+
+    fn config(changes: &[&str]) -> Result<RunConfig, Error> {
+        let changes: Vec<_> = changes.iter().map(|c| parse_assignment(c).unwrap()).collect();
+        RunConfig::new("PPO", "cartpole-v1", &changes)
+    }
+
+    #[test]
+    fn changes_go_where_their_names_belong() {
+        let changes = ["seed=5", "gamma=0.5", "ppo.gae_lambda=0.25", "run.eval_episodes=7"];
+        let config = config(&changes).unwrap();
+        assert_eq!((config.run.seed, config.run.eval_episodes), (5, 7));
+        assert_eq!(config.settings["gamma"].as_float(), Some(0.5));
+        assert_eq!(config.settings["gae_lambda"].as_float(), Some(0.25));
+        // Names are those of the lists, whatever was typed, and are not to be changed.
+        let run = config.with(&[("env".into(), Value::String("Pendulum-v1".into()))]).unwrap().run;
+        assert_eq!((run.algo.as_str(), run.env.as_str()), ("ppo", "CartPole-v1"));
+    }
+
+    #[test]
+    fn other_names_replace_what_the_preset_says() {
+        let preset = config(&[]).unwrap();
+        let found = preset.settings["num_steps"].as_integer().unwrap();
+        let config = config(&["n_steps=16", "total_timesteps=99", "num_minibatches=1"]).unwrap();
+        assert_ne!(found, 16);
+        assert_eq!(config.settings["num_steps"].as_integer(), Some(16));
+        assert_eq!(config.run.total_steps, 99);
+    }
+
+    #[test]
+    fn a_file_holds_what_a_run_needs_and_nothing_else() {
+        let config = config(&["seed=3", "learning_rate=linear(1e-3)"]).unwrap();
+        let text = config.to_toml();
+        assert!(text.starts_with(concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"\n")));
+        assert_eq!(RunConfig::from_toml(&text).unwrap(), config);
+        let error = |text: &str| RunConfig::from_toml(text).unwrap_err().to_string();
+        assert_eq!(error("run = 1"), "the config is not valid: run is not a table [run]");
+        let extra = format!("{text}[rum]\n");
+        let expected = "unknown setting \"rum\" of the config, did you mean \"run\"?";
+        assert_eq!(error(&extra), expected);
+        assert!(error("run = ").starts_with("the config is not valid: TOML parse error at line 1"));
     }
 }

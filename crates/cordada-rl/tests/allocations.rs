@@ -1,5 +1,6 @@
 //! What training allocates once it is warm: what an iteration's report needs, and nothing for a
 //! step, a minibatch or a sample.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 
@@ -23,7 +24,11 @@ fn per_iteration(env: &str, settings: &str, num_envs: u64) -> u64 {
         info.count_total
     };
     let counts = [count(), count(), count(), count()];
-    let [least, .., most] = { let mut sorted = counts; sorted.sort_unstable(); sorted };
+    let [least, .., most] = {
+        let mut sorted = counts;
+        sorted.sort_unstable();
+        sorted
+    };
     assert!(most <= least + num_envs, "{env} {settings}: {counts:?}");
     least
 }

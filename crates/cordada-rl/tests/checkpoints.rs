@@ -1,5 +1,6 @@
 //! Checkpoints that are damaged, half written or cannot be written: none is ever taken for a
 //! whole one, and the older ones stay.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use common::{changes, make};
-use cordada_log::{NullSink, RunDir};
+use cordada_log::{Event, NullSink, RunDir, Sink};
 use cordada_rl::Error;
 use cordada_rl::checkpoint::{self, MANIFEST_FILE, POLICY_FILE, STATE_FILE};
 use cordada_rl::policy_file::Policy;
@@ -47,13 +48,14 @@ fn the_newest_is_read_as_it_was_written() {
     assert_eq!(checkpoint::list(folder.path()).unwrap().len(), 3);
 }
 
+type Damage = Box<dyn Fn(&Path)>;
+
 #[test]
 fn a_damaged_one_is_refused_by_name_and_the_next_older_used() {
     let flip = |bytes: &mut Vec<u8>| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
     };
-    type Damage = Box<dyn Fn(&Path)>;
     let cases: [(&str, Damage); 8] = [
         (
             "damaged checkpoint: state.bin is not what was written",
@@ -154,11 +156,11 @@ fn a_half_written_one_is_not_seen_and_is_cleared_away() {
 fn newer_means_more_steps_not_a_later_name() {
     let folder = tempfile::tempdir().unwrap();
     // More digits than names are filled up to.
-    for steps in [9_999_999_999_999, 999_999_999_999, 5] {
+    for steps in [1_000_000_000_000, 999_999_999_999, 5] {
         checkpoint::save(folder.path(), steps, &policy(), b"").unwrap();
     }
     checkpoint::prune(folder.path(), 2).unwrap();
-    assert_eq!(checkpoint::newest(folder.path()).unwrap().steps, 9_999_999_999_999);
+    assert_eq!(checkpoint::newest(folder.path()).unwrap().steps, 1_000_000_000_000);
     assert_eq!(checkpoint::list(folder.path()).unwrap().len(), 2);
 }
 
@@ -184,7 +186,7 @@ const FOLDER: &str = "CORDADA_TEST_CHECKPOINTS";
 #[test]
 fn a_write_that_fails_midway_leaves_the_older_ones() {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        let error = checkpoint::save(Path::new(&folder), 400, &policy(), &[7; 100_000]);
+        let error = checkpoint::save(Path::new(&folder), 400, &policy(), &vec![7; 100_000]);
         fs::write(Path::new(&folder).join("said"), error.unwrap_err().to_string()).unwrap();
         return;
     }
@@ -238,7 +240,7 @@ fn a_run_goes_on_from_an_older_one_and_says_so() {
     let sink = cordada_log::MemorySink::new();
     run.train(sink.clone(), &AtomicBool::new(false)).unwrap();
     let warned = sink.events().into_iter().find_map(|event| match event {
-        cordada_log::Event::Warning { step, message } => Some((step, message)),
+        Event::Warning { step, message } => Some((step, message)),
         _ => None,
     });
     let reason = "damaged checkpoint: state.bin is not what was written";
@@ -248,4 +250,49 @@ fn a_run_goes_on_from_an_older_one_and_says_so() {
     let again = checkpoint::newest(&checkpoints).unwrap();
     assert_eq!(again.steps, 400);
     assert!(again.policy == whole.policy && again.state[9..] == whole.state[9..], "they differ");
+}
+
+/// `/dev/full` is a disk without space.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_stops_a_run_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("run");
+    let config = RunConfig::new("ppo", "CartPole-v1", &changes(&[("eval_episodes", "0")])).unwrap();
+    drop(Run::create(config, RunDir::create(&root).unwrap(), 1).unwrap());
+    let metrics = root.join("metrics.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &metrics).unwrap();
+    let mut run = Run::resume(RunDir::open_to_write(&root).unwrap(), 1).unwrap();
+    let error = run.train(NullSink, &AtomicBool::new(true)).unwrap_err();
+    assert!(matches!(error, Error::Log(cordada_log::Error::DiskFull { .. })), "{error:?}");
+    let expected = format!(
+        "the disk is full: cannot write {}: free some space, then continue with `cordada resume`; \
+         the last whole checkpoint is kept",
+        metrics.display()
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+/// Takes events, but cannot make them durable.
+struct Volatile;
+
+impl Sink for Volatile {
+    fn record(&mut self, _: &Event) -> Result<(), cordada_log::Error> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), cordada_log::Error> {
+        Err(cordada_log::Error::DiskFull { action: "write", path: "events".into() })
+    }
+}
+
+#[test]
+fn no_checkpoint_refers_to_events_that_are_not_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("run");
+    let config = RunConfig::new("ppo", "CartPole-v1", &[]).unwrap();
+    let mut run = Run::create(config, RunDir::create(&root).unwrap(), 1).unwrap();
+    let error = run.train(Volatile, &AtomicBool::new(true)).unwrap_err().to_string();
+    assert!(error.starts_with("the disk is full: cannot write events: "), "{error}");
+    assert!(checkpoint::list(&root.join("checkpoints")).unwrap().is_empty());
 }

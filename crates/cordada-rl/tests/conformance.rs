@@ -1,5 +1,6 @@
 //! What every algorithm of the list promises, whatever it is: its entry is complete, its defaults
 //! are valid, it trains in every environment whose actions it takes, and goes on after a restore.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 

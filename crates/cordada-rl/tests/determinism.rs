@@ -1,5 +1,6 @@
 //! Same seed, same bits: whatever the number of threads, and whatever other environments are
 //! collected beside one. What a resumed run gives is tested in `resume.rs`.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! What goes wrong is said by name: numbers that are not finite, spaces and names that do not
 //! exist, values that cannot be used. Damaged files are the matter of `checkpoints.rs` and
 //! `policy_file.rs`.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 
@@ -11,7 +12,8 @@ use cordada_env::{Outcome, Space, Stream};
 use cordada_log::{NullSink, RunDir};
 use cordada_rl::algo;
 use cordada_rl::checkpoint;
-use cordada_rl::train::{Run, RunConfig};
+use cordada_rl::config::Config;
+use cordada_rl::train::{Run, RunConfig, RunSettings};
 
 const SMALL: &str = "num_envs = 2\nnum_steps = 20\nnum_minibatches = 4\nnum_epochs = 2\n\
                      actor = [8]\ncritic = [8]\n";
@@ -263,7 +265,6 @@ fn every_rule_for_a_value_is_kept() {
         let start = format!("ppo.{key} = {value}: {expected}");
         assert!(error.starts_with(&start), "{text}: {error:?}, not {start:?}");
     }
-    // Every number of a config that a message could be about is in the table.
     let of_run = [
         ("total_steps", "0", "run.total_steps = 0: at least 1"),
         ("checkpoint_seconds", "-1", "run.checkpoint_seconds = -1: at least 0"),
@@ -273,6 +274,9 @@ fn every_rule_for_a_value_is_kept() {
         let error = RunConfig::new("ppo", "CartPole-v1", &changes(&[(key, value)])).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+    let error = RunSettings { seed: 1 << 63, ..RunSettings::default() }.check().unwrap_err();
+    let expected = "run.seed = 9223372036854775808: below 2⁶³, which config files hold";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Evaluation: what it computes, by hand, and what it may not depend on or change.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 
 use std::cell::RefCell;
 
 use common::{Play, Scripted, make, make_in, ppo, table};
-use cordada_env::{Env, Outcome, Space};
+use cordada_env::{Env, Outcome, Slot, Space, Stream, role};
 use cordada_rl::evaluate::{EvalOptions, Evaluation, evaluate};
-use cordada_rl::policy_file::Policy;
+use cordada_rl::policy_file::{Policy, PolicyRunner};
 
 /// Settings of a policy that is not yet one for any state: far from deterministic.
 const SETTINGS: &str =
@@ -16,6 +17,25 @@ const SETTINGS: &str =
 fn evaluated(env: &str, policy: &Policy, episodes: usize, deterministic: bool) -> Evaluation {
     let spec = cordada_env::find(env).unwrap();
     evaluate(policy, &|| spec.build(), EvalOptions { episodes, seed: 9, deterministic })
+}
+
+/// The return of episode i, played by itself.
+fn played_alone(env: &str, policy: &Policy, i: u32, deterministic: bool) -> f64 {
+    let env = cordada_env::find(env).unwrap().build();
+    let mut obs = vec![0.0; env.obs_space().len()];
+    let mut last = obs.clone();
+    let mut slot = Slot::new(env, Stream::new(9, role::EVAL_ENV, i));
+    slot.reset(&mut obs);
+    let mut streams = [Stream::new(9, role::EVAL_POLICY, i)];
+    let mut runner = PolicyRunner::new(policy);
+    let mut action = vec![f32::NAN; runner.action_len()];
+    loop {
+        let sampled = (!deterministic).then_some(&mut streams[..]);
+        runner.act(&obs, None, sampled, &mut action);
+        if let Some(episode) = slot.step(&action, &mut obs, &mut last).episode {
+            return episode.episode_return;
+        }
+    }
 }
 
 #[test]
@@ -29,6 +49,10 @@ fn an_episode_does_not_depend_on_the_others() {
             for episodes in [1, 5] {
                 let few = evaluated(env, &policy, episodes, deterministic).returns;
                 assert_eq!(few, all[..episodes], "{env}, deterministic: {deterministic}");
+            }
+            for (i, episode_return) in all.iter().enumerate() {
+                let alone = played_alone(env, &policy, i as u32, deterministic);
+                assert_eq!(alone, *episode_return, "{env}, deterministic: {deterministic}, {i}");
             }
             // They are different episodes.
             assert!(all.iter().any(|r| *r != all[0]) || env == "Acrobot-v1", "{env}: {all:?}");
@@ -77,6 +101,9 @@ fn a_learner_is_not_changed_by_being_evaluated() {
 
 #[test]
 fn returns_lengths_and_their_mean_are_those_of_the_episodes() {
+    fn ends(t: u32, last: u32, outcome: Outcome) -> (f64, Outcome) {
+        if t == last { (10.0, outcome) } else { (1.0, Outcome::Continue) }
+    }
     // Episode i of an evaluation plays copy i of the environment. Copy i has i + 1 steps and gives
     // 1 a step, and 10 for the last one.
     let plays: [Play; 4] = [
@@ -85,9 +112,6 @@ fn returns_lengths_and_their_mean_are_those_of_the_episodes() {
         |t, _, _| ends(t, 2, Outcome::Terminated),
         |t, _, _| ends(t, 3, Outcome::Terminated),
     ];
-    fn ends(t: u32, last: u32, outcome: Outcome) -> (f64, Outcome) {
-        if t == last { (10.0, outcome) } else { (1.0, Outcome::Continue) }
-    }
     let space = Space::Discrete { n: 2 };
     let probe = |play| Scripted::new(space.clone(), |_, _| 0.5, play);
     let policy =

@@ -1,6 +1,7 @@
 //! Environments so small that the best action and every value are known, for every algorithm of
 //! the list, with negative controls that must fail. They separate what a learning curve mixes:
 //! the value loss, the discount, the end of an episode, the advantage, and what the policy sees.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! A resumed run equals an uninterrupted one bit for bit: the learner alone, and a whole run in
 //! its directory, stopped or killed.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod common;
 
@@ -40,7 +41,10 @@ fn a_restored_learner_goes_on_as_if_nothing_had_happened() {
             restore(&mut *resumed, &saved.0, &saved.1);
             assert_eq!(resumed.policy(), whole.policy(), "{env} {settings}");
             assert_eq!(state(&*resumed), state(&*whole), "{env} {settings}");
-            assert_eq!((resumed.steps(), resumed.iterations()), (whole.steps(), whole.iterations()));
+            assert_eq!(
+                (resumed.steps(), resumed.iterations()),
+                (whole.steps(), whole.iterations())
+            );
             for _ in 0..3 {
                 let (a, b) = (whole.iterate().unwrap(), resumed.iterate().unwrap());
                 assert_eq!(exact(&a), exact(&b), "{env} {settings}");
@@ -83,15 +87,15 @@ fn state_of_another_learner_is_refused() {
     );
     assert_eq!(
         refusal("", &bytes[..bytes.len() - 1]),
-        format!("saved state ends at byte {} where a list of f32 belongs: it was cut off", bytes.len() - 1)
+        format!(
+            "saved state ends at byte {} where a list of f32 belongs: it was cut off",
+            bytes.len() - 1
+        )
     );
     // The string "ppo" stands first: tag, length, bytes.
     let mut renamed = bytes.clone();
     renamed[9..12].copy_from_slice(b"sac");
-    assert_eq!(
-        refusal("", &renamed),
-        "saved state was made with algorithm sac, this run has ppo"
-    );
+    assert_eq!(refusal("", &renamed), "saved state was made with algorithm sac, this run has ppo");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Actor and critic of the usual sizes: a forward pass, and all of a PPO minibatch.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use cordada::env::{BoxSpace, Space, Stream, role};
-use cordada::nn::kernel::Isa;
+use cordada::nn::kernel::{Isa, Task};
 use cordada::nn::{Init, Optimizer, OptimizerConfig, clip_global_norm};
 use cordada::rl::objective::{ValueClip, clipped_surrogate, clipped_value_loss};
-use cordada::rl::policy::{ActorCritic, LogStd, PolicySpec, PolicyTape, PolicyWeights};
+use cordada::rl::policy::{ActorCritic, BLOCK_ROWS, LogStd, PolicySpec, PolicyTape, PolicyWeights};
 use serde::Serialize;
 
 use super::peak::peak_gflops;
@@ -134,6 +135,7 @@ fn time(mut work: impl FnMut()) -> (f64, f64) {
 
 /// A PPO minibatch of random samples, and all that learning from it needs.
 struct Minibatch {
+    inputs: usize,
     network: ActorCritic,
     theta: Vec<f32>,
     weights: PolicyWeights<f32>,
@@ -197,6 +199,7 @@ impl Minibatch {
             &mut entropy,
         );
         Ok(Self {
+            inputs: shape.inputs,
             grad: vec![0.0; theta.len()],
             x,
             advantages: normal(batch),
@@ -217,32 +220,67 @@ impl Minibatch {
     }
 
     fn forward(&mut self) {
-        self.network.forward(&self.weights, &self.x, &mut self.tape);
+        for x in self.x.chunks(BLOCK_ROWS * self.inputs) {
+            self.network.forward(&self.weights, x, &mut self.tape);
+        }
     }
 
-    /// Both networks forward, the loss, both back, the norm's limit, Adam, and packing.
+    /// Both networks forward, the loss, and both back, block by block as training does; then the
+    /// norm's limit, Adam, and packing.
     fn train(&mut self) {
-        let weight = 1.0 / self.returns.len() as f32;
-        let (params, values) = self.network.forward(&self.weights, &self.x, &mut self.tape);
-        let pi = self.network.distribution();
-        let (log_prob, entropy) = (&mut self.log_prob, &mut self.entropy);
-        pi.log_prob_entropy_batch(params, None, &self.actions, log_prob, entropy);
-        let samples = self.log_prob.iter().zip(&self.old_log_prob).zip(&self.advantages);
-        for (((&new, &old), &advantage), psi) in samples.zip(&mut self.psi) {
-            *psi = clipped_surrogate(new, old, advantage, 0.2).psi * weight;
-        }
-        self.d_params.fill(0.0);
-        let (psi, d_params) = (&self.psi, &mut self.d_params);
-        pi.add_score_entropy_batch(params, None, &self.actions, psi, 0.01 * weight, d_params);
-        for ((&value, &target), d) in values.iter().zip(&self.returns).zip(&mut self.d_values) {
-            *d = -0.5 * weight * clipped_value_loss(value, value, target, ValueClip::Off).d_value;
-        }
         self.grad.fill(0.0);
-        let d = (&self.d_params[..], &self.d_values[..]);
-        self.network.backward(&self.weights, &self.x, &mut self.tape, d, &mut self.grad);
+        for first in (0..self.returns.len()).step_by(BLOCK_ROWS) {
+            self.block(first..(first + BLOCK_ROWS).min(self.returns.len()));
+        }
         clip_global_norm(Isa::detect(), &mut self.grad, 0.5);
         self.optimizer.ascend(&mut self.theta, &self.grad, 1e-4);
         self.network.pack(&self.theta, &mut self.weights);
+    }
+
+    /// Adds the gradient of some rows.
+    fn block(&mut self, rows: Range<usize>) {
+        let weight = 1.0 / self.returns.len() as f32;
+        let pi = self.network.distribution();
+        let (p, a) = (pi.num_params(), pi.action_len());
+        let x = &self.x[rows.start * self.inputs..rows.end * self.inputs];
+        let actions = &self.actions[rows.start * a..rows.end * a];
+        let (params, values) = self.network.forward(&self.weights, x, &mut self.tape);
+        let log_prob = &mut self.log_prob[rows.clone()];
+        let entropy = &mut self.entropy[rows.clone()];
+        pi.log_prob_entropy_batch(params, None, actions, log_prob, entropy);
+        let (old, advantages) = (&self.old_log_prob[rows.clone()], &self.advantages[rows.clone()]);
+        let psi = &mut self.psi[rows.clone()];
+        Isa::detect().run(Surrogates { weight, log_prob, old, advantages, psi });
+        let d_params = &mut self.d_params[..rows.len() * p];
+        d_params.fill(0.0);
+        pi.add_score_entropy_batch(params, None, actions, psi, 0.01 * weight, d_params);
+        let d_values = &mut self.d_values[..rows.len()];
+        for ((&value, &target), d) in values.iter().zip(&self.returns[rows]).zip(&mut *d_values) {
+            *d = -0.5 * weight * clipped_value_loss(value, value, target, ValueClip::Off).d_value;
+        }
+        let d = (&*d_params, &*d_values);
+        self.network.backward(&self.weights, x, &mut self.tape, d, &mut self.grad);
+    }
+}
+
+/// ψ of each row, as a task of the processor's own instruction set.
+struct Surrogates<'a> {
+    weight: f32,
+    log_prob: &'a [f32],
+    old: &'a [f32],
+    advantages: &'a [f32],
+    psi: &'a mut [f32],
+}
+
+impl Task for Surrogates<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let samples = self.log_prob.iter().zip(self.old).zip(self.advantages);
+        for (((&new, &old), &advantage), psi) in samples.zip(self.psi) {
+            *psi = clipped_surrogate(new, old, advantage, 0.2).psi * self.weight;
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What several test files share: making a learner from text, its whole state as bytes, and an
 //! environment that is a few lines of script. What is tested stands in the test files.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![allow(dead_code, reason = "every test file compiles this one and uses a part of it")]
 
 use std::path::Path;
