@@ -17,6 +17,7 @@ const LOCK: &str = ".lock";
 /// metrics.jsonl    one event a line
 /// tensorboard/     event files
 /// checkpoints/     one folder per checkpoint
+/// report.html      curves and settings, to be opened in a browser
 /// ```
 #[derive(Debug)]
 pub struct RunDir {

@@ -25,6 +25,8 @@ pub struct MlpSpec {
     pub output_activation: Activation,
     /// Whether hidden layers are normalized before their activation.
     pub layer_norm: bool,
+    /// Whether the last layer is normalized too: for a trunk, whose output feeds other networks.
+    pub output_norm: bool,
 }
 
 /// A parameter tensor's place in θ.
@@ -132,7 +134,8 @@ impl Mlp {
                 outputs: size[1],
                 weight: take(size[0] * size[1]),
                 bias: take(size[1]),
-                norm: (spec.layer_norm && l < last).then(|| (take(size[1]), take(size[1]))),
+                norm: (if l < last { spec.layer_norm } else { spec.output_norm })
+                    .then(|| (take(size[1]), take(size[1]))),
                 activation: if l < last { spec.activation } else { spec.output_activation },
             })
             .collect();

@@ -78,6 +78,7 @@ fn mlp(case: &Case, activation: Activation) {
         activation,
         output_activation: Activation::Identity,
         layer_norm: false,
+        output_norm: false,
     };
     let net = Mlp::new(&spec);
     let mut theta = vec![f64::NAN; net.num_params()];

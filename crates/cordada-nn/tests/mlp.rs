@@ -22,6 +22,7 @@ fn spec(activation: Activation, layer_norm: bool) -> MlpSpec {
         activation,
         output_activation: Activation::Tanh,
         layer_norm,
+        output_norm: layer_norm,
     }
 }
 
@@ -82,6 +83,7 @@ fn a_row_has_the_same_bits_whatever_the_batch() {
             activation: Activation::Tanh,
             output_activation: Activation::Identity,
             layer_norm: true,
+            output_norm: false,
         };
         let mlp = Mlp::with_isa(&spec, isa);
         let theta: Vec<f32> = numbers(mlp.num_params(), 5).iter().map(|&x| x as f32).collect();
@@ -106,6 +108,7 @@ fn every_instruction_set_gives_the_same_bits() {
         activation: Activation::Tanh,
         output_activation: Activation::Identity,
         layer_norm: false,
+        output_norm: false,
     };
     let x: Vec<f32> = numbers(33 * 4, 7).iter().map(|&x| x as f32).collect();
     let results: Vec<(Vec<f32>, Vec<f32>)> = Isa::available()

@@ -126,7 +126,7 @@ pub fn list(checkpoints: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut paths: Vec<PathBuf> = io("read", checkpoints, fs::read_dir(checkpoints))?
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| steps_of(path).is_some())
+        .filter(|path| steps_of(path).is_some() && path.is_dir())
         .collect();
     paths.sort_by_key(|path| std::cmp::Reverse(steps_of(path)));
     Ok(paths)

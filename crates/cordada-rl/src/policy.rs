@@ -107,6 +107,7 @@ impl ActorCritic {
                 activation,
                 output_activation: last,
                 layer_norm: spec.layer_norm,
+                output_norm: spec.layer_norm && outputs.is_none(),
             })
         };
         let mut offset = 0;

@@ -76,6 +76,7 @@ fn a_network_and_its_optimizer_allocate_nothing() {
             activation: Activation::Tanh,
             output_activation: Activation::Identity,
             layer_norm,
+            output_norm: false,
         });
         let mut theta: Vec<f32> = (0..mlp.num_params()).map(|i| (i as f32).sin() * 0.3).collect();
         let (mut weights, mut tape) = (mlp.weights(), Tape::new());

@@ -133,6 +133,8 @@ fn the_file_is_one_that_other_programs_read() {
         f32("trunk.layers.0.norm.weight", &[9]),
         f32("trunk.layers.0.weight", &[9, 5]),
         f32("trunk.layers.1.bias", &[8]),
+        f32("trunk.layers.1.norm.bias", &[8]),
+        f32("trunk.layers.1.norm.weight", &[8]),
         f32("trunk.layers.1.weight", &[8, 9]),
     ];
     assert_eq!(found, expected);

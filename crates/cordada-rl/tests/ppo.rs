@@ -1,6 +1,8 @@
 //! What PPO promises of its numbers: the first pass over a batch has ratio 1, limits hold, and
 //! every metric is one that the list explains.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use cordada_log::find_metric;
 use cordada_rl::algo::Algorithm;
 use cordada_rl::config::parse_assignment;
