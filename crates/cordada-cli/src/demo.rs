@@ -40,14 +40,15 @@ fn summary(dir: &str, steps: u64, seconds: f64, mean: f64) -> String {
 Trained  a policy for {ENV} with PPO, in {steps} steps and {seconds:.1} s.
 Result   It balances the pole for {mean:.1} of at most 500 steps on average, over
          100 new episodes. From {THRESHOLD:.0} it counts as solved: {solved}.
-Run      {dir}: settings, metrics, checkpoints.
+Run      {dir}: settings, metrics, checkpoints,
+         and report.html with the curves, to open in a browser.
 
 Try next:
   cordada eval {dir} --seed 2     100 other episodes
   cordada train ppo CartPole-v1 --steps 200k       a longer run
   cordada train ppo Pendulum-v1 --seeds 5          another task, five seeds
   cordada list envs                                all tasks
-  tensorboard --logdir runs                        the curves, in a browser"
+  tensorboard --logdir runs                        curves of several runs"
     )
 }
 
