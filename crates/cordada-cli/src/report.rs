@@ -183,7 +183,7 @@ impl From<rl::Error> for Failure {
             }
             E::NonFinite { what, value, iteration } => Self::failed(
                 format!("{what} is {value} in iteration {iteration}; training stopped"),
-                "a lower learning_rate or max_grad_norm often helps; the last checkpoint is kept",
+                "a lower learning_rate or max_grad_norm often helps; checkpoints written before are kept",
             ),
             E::Checkpoint { .. } => {
                 Self::failed(error.to_string(), "take another checkpoint or file, or train again")

@@ -64,7 +64,7 @@ pub const METRICS: &[MetricSpec] = &[
     MetricSpec {
         name: "ppo/value_loss",
         unit: "reward²",
-        summary: "Mean squared error of the value function against the returns. It may rise while \
+        summary: "Half the mean squared error of the value function against the returns. It may rise while \
                   the returns rise, because there is more to predict.",
         trouble: "Keeps growing while the returns do not: the value function diverges; lower the \
                   learning rate or normalize the rewards.",
@@ -84,8 +84,9 @@ pub const METRICS: &[MetricSpec] = &[
     MetricSpec {
         name: "ppo/approx_kl",
         unit: "nats",
-        summary: "How far the policy moved in this iteration: an estimate of the divergence between \
-                  the policy that collected the data and the updated one.",
+        summary: "How far the policy moved: an estimate of the divergence between the policy that \
+                  collected the data and the current one, averaged over the iteration's \
+                  minibatches, each before its step.",
         trouble: "Often above 0.05: the steps are too large; lower the learning rate, clip_eps or \
                   the number of epochs, or set target_kl. Always below 0.0001: the policy hardly moves.",
         deterministic: true,

@@ -100,14 +100,18 @@ pub fn save(
     written.map(|()| path)
 }
 
-/// Removes all but the newest `keep` checkpoints, and what an interrupted save left.
+/// Removes all but the newest `keep` checkpoints, those of later steps than `newest` (the one just
+/// written: the run went on from before them because they are damaged), and what an interrupted
+/// save left.
 ///
 /// # Errors
 ///
 /// [`Error::Log`] with what the file system says.
-pub fn prune(checkpoints: &Path, keep: usize) -> Result<(), Error> {
-    for path in list(checkpoints)?.into_iter().skip(keep.max(1)) {
-        remove(&path)?;
+pub fn prune(checkpoints: &Path, newest: u64, keep: usize) -> Result<(), Error> {
+    let (later, kept): (Vec<_>, Vec<_>) =
+        list(checkpoints)?.into_iter().partition(|path| steps_of(path) > Some(newest));
+    for path in later.iter().chain(kept.iter().skip(keep.max(1))) {
+        remove(path)?;
     }
     for entry in io("read", checkpoints, fs::read_dir(checkpoints))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {

@@ -27,6 +27,10 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     /// Its settings.
     const FIELDS: &'static [Field];
 
+    /// Names of settings that other libraries have and this config says in another way, with what
+    /// to set instead.
+    const RENAMED: &'static [(&'static str, &'static str)] = &[];
+
     /// Checks ranges.
     ///
     /// # Errors
@@ -40,6 +44,16 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     ///
     /// [`Error::UnknownKey`] or [`Error::BadValue`].
     fn from_table(section: &str, table: &Table) -> Result<Self, Error> {
+        for (key, value) in table {
+            if let Some((_, instead)) = Self::RENAMED.iter().find(|(name, _)| name == key) {
+                return Err(Error::BadValue {
+                    section: section.to_string(),
+                    key: key.clone(),
+                    value: value.to_string(),
+                    expected: format!("set {instead}"),
+                });
+            }
+        }
         let table = canonical(section, table, Self::FIELDS)?;
         for (key, value) in &table {
             // One at a time, so that the error can name the setting.
@@ -222,6 +236,17 @@ mod tests {
         assert!(error.to_string().starts_with("ppo.gamma = \"high\": "), "{error}");
         let error = PpoConfig::from_table("ppo", &table("gamma = 1.5")).unwrap_err();
         assert_eq!(error.to_string(), "ppo.gamma = 1.5: a number from 0 to 1");
+    }
+
+    #[test]
+    fn settings_said_in_another_way_tell_how() {
+        let error = PpoConfig::from_table("ppo", &table("batch_size = 64")).unwrap_err();
+        let message =
+            "ppo.batch_size = 64: set num_minibatches = num_envs · num_steps / batch_size";
+        assert_eq!(error.to_string(), message);
+        let text = "learning_rate = \"piecewise(0: 1e-3, 0.51: 1e-3, 0.52: -5, 0.54: 1e-3)\"";
+        let error = PpoConfig::from_table("ppo", &table(text)).unwrap_err();
+        assert!(error.to_string().ends_with("finite numbers of at least 0"), "{error}");
     }
 
     #[test]

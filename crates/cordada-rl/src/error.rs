@@ -57,9 +57,7 @@ pub enum Error {
         accepts: &'static str,
     },
     /// A number that must be finite is not.
-    #[error(
-        "{what} is {value} in iteration {iteration}; training stopped, the last checkpoint is kept"
-    )]
+    #[error("{what} is {value} in iteration {iteration}; training stopped")]
     NonFinite {
         /// Which number.
         what: String,

@@ -38,6 +38,9 @@ crate::config! {
     }
 }
 
+/// Episodes of an evaluation at most; they are played side by side, in memory.
+const MAX_EPISODES: usize = 1_000_000;
+
 impl Config for RunSettings {
     const FIELDS: &'static [Field] = RunSettings::FIELDS;
 
@@ -52,8 +55,16 @@ impl Config for RunSettings {
             return Err(refuse("total_steps", "0".into(), "at least 1"));
         }
         let seconds = self.checkpoint_seconds;
-        if !(seconds >= 0.0 && seconds.is_finite()) {
-            return Err(refuse("checkpoint_seconds", seconds.to_string(), "at least 0"));
+        if !(0.0..=1e9).contains(&seconds) {
+            return Err(refuse(
+                "checkpoint_seconds",
+                seconds.to_string(),
+                "a number from 0 to 10⁹",
+            ));
+        }
+        if self.eval_episodes > MAX_EPISODES {
+            let expected = format!("at most {MAX_EPISODES}");
+            return Err(refuse("eval_episodes", self.eval_episodes.to_string(), &expected));
         }
         if i64::try_from(self.seed).is_err() {
             return Err(refuse(
@@ -113,6 +124,16 @@ impl RunConfig {
     ) -> Result<Self, Error> {
         let fixed = ["algo", "env"].map(|key| (key.to_string(), run[key].clone()));
         for (key, value) in changes {
+            if let Some(name) =
+                ["algo", "env"].into_iter().find(|n| key.trim_start_matches("run.") == *n)
+            {
+                return Err(Error::BadValue {
+                    section: "run".into(),
+                    key: name.into(),
+                    value: value.to_string(),
+                    expected: "named as an argument, not as a setting".into(),
+                });
+            }
             let (section, key) = match key.split_once('.') {
                 Some((section, key)) if section == "run" || section == algo.name => (section, key),
                 _ => ("", key.as_str()),
@@ -446,7 +467,7 @@ impl Run {
         self.algorithm.save(&mut w);
         let (steps, folder) = (self.algorithm.steps(), self.dir.checkpoints_dir());
         let path = checkpoint::save(&folder, steps, &self.algorithm.policy(), w.as_bytes())?;
-        checkpoint::prune(&folder, self.config.run.keep_checkpoints)?;
+        checkpoint::prune(&folder, steps, self.config.run.keep_checkpoints)?;
         sinks.record(&Event::Checkpoint { step: steps, path: path.display().to_string() })?;
         Ok(())
     }
@@ -470,8 +491,13 @@ mod tests {
         assert_eq!(config.settings["gamma"].as_float(), Some(0.5));
         assert_eq!(config.settings["gae_lambda"].as_float(), Some(0.25));
         // Names are those of the lists, whatever was typed, and are not to be changed.
-        let run = config.with(&[("env".into(), Value::String("Pendulum-v1".into()))]).unwrap().run;
-        assert_eq!((run.algo.as_str(), run.env.as_str()), ("ppo", "CartPole-v1"));
+        assert_eq!((config.run.algo.as_str(), config.run.env.as_str()), ("ppo", "CartPole-v1"));
+        for key in ["env", "run.env"] {
+            let change = [(key.to_string(), Value::String("Pendulum-v1".into()))];
+            let error = config.with(&change).unwrap_err().to_string();
+            let message = "run.env = \"Pendulum-v1\": named as an argument, not as a setting";
+            assert_eq!(error, message);
+        }
     }
 
     #[test]

@@ -142,14 +142,26 @@ fn a_half_written_one_is_not_seen_and_is_cleared_away() {
     // The same step can be written in spite of it.
     checkpoint::save(folder.path(), 400, &policy(), b"400").unwrap();
     fs::create_dir(&half).unwrap();
-    checkpoint::prune(folder.path(), 2).unwrap();
+    checkpoint::prune(folder.path(), 400, 2).unwrap();
     let left = checkpoint::list(folder.path()).unwrap();
     assert_eq!(left, [folder.path().join("step-000000000400"), paths[2].clone()]);
     assert!(!half.exists());
     assert!(folder.path().join("notes.txt").exists());
     // The last one is never removed.
-    checkpoint::prune(folder.path(), 0).unwrap();
+    checkpoint::prune(folder.path(), 400, 0).unwrap();
     assert_eq!(checkpoint::newest(folder.path()).unwrap().steps, 400);
+}
+
+#[test]
+fn the_one_just_written_outlives_damaged_ones_of_later_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = three(folder.path());
+    // The newest is damaged, so a run went on from 200 and has just written 250.
+    fs::write(paths[2].join(STATE_FILE), "").unwrap();
+    let just = checkpoint::save(folder.path(), 250, &policy(), b"250").unwrap();
+    checkpoint::prune(folder.path(), 250, 1).unwrap();
+    assert_eq!(checkpoint::list(folder.path()).unwrap(), [just]);
+    assert_eq!(checkpoint::newest(folder.path()).unwrap().steps, 250);
 }
 
 #[test]
@@ -159,7 +171,7 @@ fn newer_means_more_steps_not_a_later_name() {
     for steps in [1_000_000_000_000, 999_999_999_999, 5] {
         checkpoint::save(folder.path(), steps, &policy(), b"").unwrap();
     }
-    checkpoint::prune(folder.path(), 2).unwrap();
+    checkpoint::prune(folder.path(), 1_000_000_000_000, 2).unwrap();
     assert_eq!(checkpoint::newest(folder.path()).unwrap().steps, 1_000_000_000_000);
     assert_eq!(checkpoint::list(folder.path()).unwrap().len(), 2);
 }

@@ -66,6 +66,14 @@ fn the_kl_penalty_adapts_its_coefficient() {
 }
 
 #[test]
+fn the_penalty_sees_the_last_step() {
+    // One step per iteration: before it the KL is 0, after it much above the target.
+    let settings = ["objective=kl_penalty", "num_epochs=1", "num_minibatches=1"];
+    let mut ppo = ppo("CartPole-v1", &[&settings[..], &["learning_rate=0.05"]].concat());
+    assert_eq!(metric(&ppo.iterate().unwrap(), "ppo/kl_coef"), 2.0);
+}
+
+#[test]
 fn schedules_run_over_the_whole_run() {
     let mut config = RunConfig::new("ppo", "CartPole-v1", &[]).unwrap();
     config.run.total_steps = 4 * 256;

@@ -47,7 +47,12 @@ pub struct Panels<T> {
 
 impl<T: Real> Panels<T> {
     /// Room for a `[k, n]` matrix of zeros.
+    ///
+    /// # Panics
+    ///
+    /// If k or n is 0.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
+        assert!(k > 0 && n > 0, "a [{k}, {n}] matrix is empty");
         Self { isa, data: vec![T::ZERO; k * n.next_multiple_of(LANES)], k, n }
     }
 
@@ -131,7 +136,8 @@ pub enum Start<'a, T> {
 ///
 /// If the lengths do not agree.
 pub fn matmul<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T]) {
-    assert_eq!(a.len() * b.n, c.len() * b.k, "A and C have the same number of rows");
+    let rows = c.len() / b.n;
+    assert!(a.len() == rows * b.k && c.len() == rows * b.n, "A is [rows, k], C is [rows, n]");
     assert!(!matches!(start, Start::Row(row) if row.len() != b.n), "one bias per column");
     if b.n <= DOT_COLUMNS {
         dots(b.isa, a, b, start, c);
@@ -345,8 +351,8 @@ kernel! {
         for Panel { first: column, width } in panels(WIDE, n) {
             let o = Outer { a, b, m, n, column, b_width: n, b_column: column };
             let whole = column + width <= n;
-            if WIDE && width == WIDE_PANEL && n > WIDE_PANEL {
-                packed_outer::<T, FLIPPED>(&o, c);
+            if WIDE && width == WIDE_PANEL && n > WIDE_PANEL && !FLIPPED {
+                packed_outer(&o, c);
             } else if WIDE && width == WIDE_PANEL {
                 o.lines::<WIDE_ROWS, WIDE_PANEL, FLIPPED, true>(c);
             } else if WIDE && whole {
@@ -365,7 +371,7 @@ kernel! {
 /// A wide panel of a wide B, copied to lie in order: rows that are a power of two apart share few
 /// places of the first-level cache, and every line of C reads the panel again.
 #[inline(always)]
-fn packed_outer<T: Real, const FLIPPED: bool>(o: &Outer<'_, T>, c: &mut [T]) {
+fn packed_outer<T: Real>(o: &Outer<'_, T>, c: &mut [T]) {
     let mut panel = [[T::ZERO; WIDE_PANEL]; K_BLOCK];
     for (a, b) in o.a.chunks(K_BLOCK * o.m).zip(o.b.chunks(K_BLOCK * o.n)) {
         let rows = a.len() / o.m;
@@ -374,7 +380,7 @@ fn packed_outer<T: Real, const FLIPPED: bool>(o: &Outer<'_, T>, c: &mut [T]) {
         }
         let b = panel[..rows].as_flattened();
         let o = Outer { a, b, b_width: WIDE_PANEL, b_column: 0, ..*o };
-        o.lines::<WIDE_ROWS, WIDE_PANEL, FLIPPED, true>(c);
+        o.lines::<WIDE_ROWS, WIDE_PANEL, false, true>(c);
     }
 }
 

@@ -4,7 +4,7 @@
 //! # Why results do not depend on the machine, the batch or the threads
 //!
 //! - Every output element of a product has **one accumulator** that starts from the output's old
-//!   value and runs over k in ascending order with fused multiply-add. Tiling, blocking and vector
+//!   value (from 0, and is added at the end, where a gradient is computed transposed) and runs over k in ascending order with fused multiply-add. Tiling, blocking and vector
 //!   width only choose which elements are computed together.
 //! - Every other reduction, and a product with at most 4 columns, runs in [`LANES`] fixed lanes,
 //!   folded by a fixed tree.
@@ -64,12 +64,10 @@ impl Isa {
                 && std::arch::is_x86_feature_detected!("avx512vl")
                 && std::arch::is_x86_feature_detected!("avx512dq")
                 && std::arch::is_x86_feature_detected!("avx512bw")
-                && std::arch::is_x86_feature_detected!("fma"))
+                && has_avx2())
             .then_some(Self(Level::Avx512)),
             #[cfg(target_arch = "x86_64")]
-            (std::arch::is_x86_feature_detected!("avx2")
-                && std::arch::is_x86_feature_detected!("fma"))
-            .then_some(Self(Level::Avx2)),
+            has_avx2().then_some(Self(Level::Avx2)),
             Some(Self(Level::Portable)),
         ]
         .into_iter()
@@ -95,6 +93,15 @@ impl Isa {
             Level::Portable => "portable",
         }
     }
+}
+
+/// Everything that the AVX2 instances are compiled with.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("fma")
+        && std::arch::is_x86_feature_detected!("bmi1")
+        && std::arch::is_x86_feature_detected!("bmi2")
 }
 
 /// Work from outside this crate that is compiled once per instruction set, see [`Isa::run`].

@@ -52,7 +52,9 @@ use crate::error::Error;
 use crate::estimate::explained_variance;
 use crate::input::InputMap;
 use crate::objective::AdaptiveKl;
-use crate::policy::{ActorCritic, PolicySpec, PolicyWeights, distribution_for};
+use crate::policy::{
+    ActorCritic, BLOCK_ROWS, PolicySpec, PolicyTape, PolicyWeights, distribution_for,
+};
 use crate::policy_file::Policy;
 use crate::rollout::{Actor, Collector, Track, TrackSizes, Trajectory};
 
@@ -101,6 +103,8 @@ pub struct Ppo {
     /// Order in which an epoch goes through the N T samples.
     order: Vec<u32>,
     grad: Vec<f32>,
+    /// For the KL of a whole segment.
+    tape: PolicyTape<f32>,
     shuffle: Stream,
     pool: Option<rayon::ThreadPool>,
     total_steps: u64,
@@ -152,6 +156,7 @@ impl Ppo {
             shards: (0..num_shards).map(|_| Shard::new(&network)).collect(),
             order: (0..config.batch_size() as u32).collect(),
             grad: vec![0.0; theta.len()],
+            tape: PolicyTape::default(),
             shuffle: Stream::new(setup.seed, role::SHUFFLE, 0),
             pool: pool(setup.threads),
             total_steps: setup.total_steps,
@@ -272,7 +277,6 @@ impl Ppo {
                 self.network.pack(&self.theta, &mut self.weights);
                 learned.grad_norm += norm;
                 learned.updates += 1;
-                learned.last_kl = means.kl;
             }
             learned.epochs += 1;
         }
@@ -281,9 +285,31 @@ impl Ppo {
             finite("parameter", f64::from(x), self.iterations)?;
         }
         if self.config.objective == Objective::KlPenalty && self.config.kl_adaptive {
-            self.kl.update(learned.last_kl as f32);
+            let kl = self.mean_kl() as f32;
+            self.kl.update(kl);
         }
         Ok(learned)
+    }
+
+    /// Mean KL(π_old ‖ π_θ) over the iteration's samples, of the policy as it is now: what the
+    /// adaptive β of section 4 of the paper looks at.
+    fn mean_kl(&mut self) -> f64 {
+        let (network, weights, tape) = (&self.network, &self.weights, &mut self.tape);
+        let inputs = self.input.inputs();
+        let pi = network.distribution();
+        let (p, m) = (pi.num_params(), pi.mask_len());
+        let mut sum = 0.0;
+        for from in &self.trajectories {
+            let blocks = from.inputs.chunks(BLOCK_ROWS * inputs);
+            let mut masks = from.masks.chunks_exact(m.max(1));
+            for (x, old) in blocks.zip(from.params.chunks(BLOCK_ROWS * p)) {
+                let new = network.act(weights, x, tape);
+                for (old, new) in old.chunks_exact(p).zip(new.chunks_exact(p)) {
+                    sum += f64::from(pi.kl(old, new, masks.next()));
+                }
+            }
+        }
+        sum / self.config.batch_size() as f64
     }
 
     /// What the iteration tells, in a fixed order.
@@ -458,7 +484,6 @@ struct Learned {
     grad_norm: f64,
     updates: u64,
     epochs: u64,
-    last_kl: f64,
     learning_rate: f64,
     clip_eps: f32,
 }

@@ -50,7 +50,7 @@ fn reference(a: &[f32], b: &[f32], k: usize, n: usize, c: &mut [f32]) {
     }
 }
 
-const SHAPES: [(usize, usize, usize); 10] = [
+const SHAPES: [(usize, usize, usize); 11] = [
     (1, 1, 1),
     (3, 4, 64),
     (64, 64, 64),
@@ -61,6 +61,7 @@ const SHAPES: [(usize, usize, usize); 10] = [
     (30, 5, 48),
     (11, 256, 256),
     (300, 6, 128),
+    (300, 128, 6),
 ];
 
 #[test]

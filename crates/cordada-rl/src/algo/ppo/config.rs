@@ -72,7 +72,7 @@ crate::config! {
         /// "off", "hold" (stable-baselines3) or "max" (the original program).
         value_clip: ValueClipping = ValueClipping::Off;
         /// How far a value may move from the old one before it is clipped.
-        value_clip_eps: f64 = 0.2, alias ["clip_range_vf"];
+        value_clip_eps: f64 = 0.2;
         /// c₁, weight of the value loss ½ (V − R)²; twice stable-baselines3's vf_coef.
         value_coef: f64 = 1.0;
         /// c₂, weight of the entropy bonus.
@@ -111,6 +111,11 @@ crate::config! {
         adam_eps: f64 = 1e-5;
     }
 }
+
+/// More environments than that are taken for a slip of the pen.
+const MAX_ENVS: usize = 1_000_000;
+/// More units in a layer than that as well.
+const MAX_UNITS: usize = 65_536;
 
 /// The initializations by name.
 const INITS: [(&str, Init); 5] = [
@@ -201,6 +206,9 @@ impl PpoConfig {
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Self::refuse(key, 0, "at least 1"));
         }
+        if self.num_envs > MAX_ENVS {
+            return Err(Self::refuse("num_envs", self.num_envs, &format!("at most {MAX_ENVS}")));
+        }
         let samples = self.num_envs.checked_mul(self.num_steps);
         if samples.is_none_or(|samples| samples > u32::MAX as usize) {
             return Err(Self::refuse(
@@ -215,8 +223,10 @@ impl PpoConfig {
             return Err(Self::refuse("num_minibatches", self.num_minibatches, &expected));
         }
         let layers = [("trunk", &self.trunk), ("actor", &self.actor), ("critic", &self.critic)];
-        if let Some((key, layers)) = layers.iter().find(|(_, layers)| layers.contains(&0)) {
-            return Err(Self::refuse(key, format!("{layers:?}"), "layers of at least 1 unit"));
+        let unfit = |layers: &&&Vec<usize>| layers.iter().any(|n| !(1..=MAX_UNITS).contains(n));
+        if let Some((key, layers)) = layers.iter().find(|(_, layers)| unfit(&layers)) {
+            let expected = format!("layers of 1 to {MAX_UNITS} units");
+            return Err(Self::refuse(key, format!("{layers:?}"), &expected));
         }
         Ok(())
     }
@@ -237,7 +247,7 @@ impl PpoConfig {
             ("value_clip_eps", Some(self.value_clip_eps), above_0),
             ("clip_obs", Some(self.clip_obs), above_0),
             ("clip_rewards", Some(self.clip_rewards), above_0),
-            ("adam_eps", Some(self.adam_eps), above_0),
+            ("adam_eps", Some(self.adam_eps), (|x| (1e-30..1.0).contains(&x), "from 1e-30 to 1")),
             ("kl_target", Some(self.kl_target), above_0),
             ("target_kl", self.target_kl, above_0),
             ("value_coef", Some(self.value_coef), at_least_0),
@@ -254,7 +264,7 @@ impl PpoConfig {
         for (key, schedule) in
             [("learning_rate", &self.learning_rate), ("clip_eps", &self.clip_eps)]
         {
-            if !(0..=20).all(|i| weight(schedule.at(f64::from(i) / 20.0))) {
+            if !knots(schedule).into_iter().all(weight) {
                 return Err(Self::refuse(key, schedule, "finite numbers of at least 0"));
             }
         }
@@ -262,8 +272,30 @@ impl PpoConfig {
     }
 }
 
+/// The values between which a schedule runs.
+fn knots(schedule: &Schedule) -> Vec<f64> {
+    match schedule {
+        Schedule::Constant(value) => vec![*value],
+        Schedule::Linear { from, to } | Schedule::Cosine { from, to } => vec![*from, *to],
+        Schedule::Warmup { then, .. } => knots(then),
+        Schedule::Piecewise(points) => points.iter().map(|(_, value)| *value).collect(),
+    }
+}
+
 impl Config for PpoConfig {
     const FIELDS: &'static [Field] = PpoConfig::FIELDS;
+    const RENAMED: &'static [(&'static str, &'static str)] = &[
+        (
+            "vf_coef",
+            "value_coef, which is twice stable-baselines3's vf_coef and equal to CleanRL's",
+        ),
+        ("batch_size", "num_minibatches = num_envs · num_steps / batch_size"),
+        ("minibatch_size", "num_minibatches = num_envs · num_steps / minibatch_size"),
+        (
+            "clip_range_vf",
+            "value_clip_eps, with value_clip = \"hold\" (stable-baselines3) or \"max\"",
+        ),
+    ];
 
     fn check(&self) -> Result<(), Error> {
         self.check_counts()?;

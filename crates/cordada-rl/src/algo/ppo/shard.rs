@@ -80,7 +80,6 @@ pub(super) struct Stats {
     entropy: f64,
     approx_kl: f64,
     clipped: f64,
-    kl: f64,
 }
 
 /// The same, divided by the number of samples.
@@ -92,8 +91,6 @@ pub(super) struct Means {
     /// The estimate k3 of KL(π_old ‖ π).
     pub(super) approx_kl: f64,
     pub(super) clip_fraction: f64,
-    /// KL(π_old ‖ π), computed only for the penalty.
-    pub(super) kl: f64,
 }
 
 impl Stats {
@@ -104,7 +101,6 @@ impl Stats {
         self.entropy += other.entropy;
         self.approx_kl += other.approx_kl;
         self.clipped += other.clipped;
-        self.kl += other.kl;
     }
 
     pub(super) fn means(&self) -> Means {
@@ -115,7 +111,6 @@ impl Stats {
             entropy: self.entropy / n,
             approx_kl: self.approx_kl / n,
             clip_fraction: self.clipped / n,
-            kl: self.kl / n,
         }
     }
 }
@@ -297,7 +292,6 @@ impl Shard {
         let rows = self.samples.params.chunks_exact(p).zip(params.chunks_exact(p));
         for (i, ((old, new), d)) in rows.zip(self.d_params.chunks_exact_mut(p)).enumerate() {
             let mask = self.samples.masks().map(|masks| &masks[i * m..(i + 1) * m]);
-            self.stats.kl += f64::from(pi.kl(old, new, mask));
             pi.add_kl_gradient_q(old, new, mask, -coef, d);
         }
     }
