@@ -17,6 +17,8 @@ pub mod role {
     pub const EVAL_ENV: u32 = 5;
     /// Sampling of actions during an evaluation.
     pub const EVAL_POLICY: u32 = 6;
+    /// Which stored transitions an update learns from, and the noise of that update.
+    pub const REPLAY: u32 = 7;
 }
 
 /// A random stream whose n-th number is a function of (seed, role, index, n) alone.
