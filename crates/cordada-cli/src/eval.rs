@@ -20,13 +20,14 @@ pub(crate) fn run(args: &EvalArgs, output: Output) -> Result<(), Failure> {
     let spec = cordada::env::find(&policy.env)?;
     let env = spec.build();
     let spaces = (env.obs_space(), env.action_space());
-    if spaces != (&policy.obs_space, &policy.spec.action_space) {
+    let action_space = policy.spec.action_space();
+    if spaces != (&policy.obs_space, &action_space) {
         return Err(Failure::failed(
             format!(
                 "{} is a policy for {} and {}, but {} has {} and {}",
                 args.path.display(),
                 policy.obs_space,
-                policy.spec.action_space,
+                action_space,
                 spec.name,
                 spaces.0,
                 spaces.1

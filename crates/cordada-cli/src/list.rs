@@ -3,11 +3,12 @@
 use cordada::env::ENVIRONMENTS;
 use cordada::log::METRICS;
 use cordada::rl::algo::{self, ALGORITHMS};
-use cordada::rl::config::Field;
+use cordada::rl::config::{Config, Field};
 use cordada::rl::presets::{PRESETS, Preset, preset};
 use cordada::rl::train::RunSettings;
 use serde::Serialize;
 use serde_json::json;
+use toml::{Table, Value};
 
 use crate::args::ListCommand;
 use crate::output::{Output, short, wrap};
@@ -20,11 +21,11 @@ pub(crate) fn run(what: &ListCommand, output: Output) -> Result<(), Failure> {
         ListCommand::Metrics => metrics(output),
         ListCommand::Presets => presets(output)?,
         ListCommand::Settings { algo } if algo == "run" => {
-            settings("run", RunSettings::FIELDS, output);
+            settings("run", RunSettings::FIELDS, &RunSettings::default().to_table(), output);
         }
         ListCommand::Settings { algo } => {
             let spec = algo::find(algo)?;
-            settings(spec.name, spec.fields, output);
+            settings(spec.name, spec.fields, &(spec.complete)(&Table::new())?, output);
             if !output.json {
                 output.line("\nChange one with --set key=value; `cordada list settings run` lists those of the run.");
             }
@@ -132,11 +133,11 @@ fn presets(output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn settings(section: &str, fields: &[Field], output: Output) {
+fn settings(section: &str, fields: &[Field], defaults: &Table, output: Output) {
     if output.json {
         let list = fields.iter().map(|f| {
             json!({
-                "section": section, "name": f.name, "type": f.kind, "default": default_of(f),
+                "section": section, "name": f.name, "type": f.kind, "default": default_of(f, defaults),
                 "aliases": f.aliases, "doc": doc_of(f),
             })
         });
@@ -147,7 +148,7 @@ fn settings(section: &str, fields: &[Field], output: Output) {
             [] => String::new(),
             names => format!(" (also {})", names.join(", ")),
         };
-        vec![f.name.to_string(), default_of(f), format!("{}{also}", doc_of(f))]
+        vec![f.name.to_string(), default_of(f, defaults), format!("{}{also}", doc_of(f))]
     });
     output.table(&["setting", "default", "meaning"], &rows.collect::<Vec<_>>());
 }
@@ -157,38 +158,13 @@ fn doc_of(field: &Field) -> String {
     field.doc.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A default as a config file would have it, from how the source has it.
-fn default_of(field: &Field) -> String {
-    let text = field.default.replace("vec! ", "vec!");
-    let inside = |start: &str, end: &str| text.strip_prefix(start)?.strip_suffix(end);
-    if text == "None" {
-        return "not set".to_string();
+/// A default as one would write it after `--set`.
+fn default_of(field: &Field, defaults: &Table) -> String {
+    match defaults.get(field.name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => "not set".to_string(),
     }
-    if let Some(list) = text.strip_prefix("vec!") {
-        return list.to_string();
-    }
-    if let Some(number) = inside("Schedule::Constant(", ")") {
-        return number.to_string();
-    }
-    if let Some(string) = text.strip_suffix(".to_string()") {
-        return string.trim_matches('"').to_string();
-    }
-    match text.rsplit_once("::") {
-        // A variant of an enumeration, which config files write in snake case.
-        Some((_, variant)) => snake(variant),
-        None => text.replace('_', ""),
-    }
-}
-
-fn snake(name: &str) -> String {
-    let mut text = String::new();
-    for (i, c) in name.chars().enumerate() {
-        if c.is_uppercase() && i > 0 {
-            text.push('_');
-        }
-        text.extend(c.to_lowercase());
-    }
-    text
 }
 
 #[cfg(test)]
@@ -202,10 +178,10 @@ mod tests {
             let complete = (spec.complete)(&toml::Table::new()).unwrap();
             (spec.name, spec.fields, complete)
         });
-        let run = <RunSettings as cordada::rl::config::Config>::to_table(&RunSettings::default());
+        let run = RunSettings::default().to_table();
         for (section, fields, table) in algos.chain([("run", RunSettings::FIELDS, run)]) {
             for field in fields {
-                let shown = default_of(field);
+                let shown = default_of(field, &table);
                 let Some(value) = table.get(field.name) else {
                     assert_eq!(shown, "not set", "{section}.{}", field.name);
                     continue;

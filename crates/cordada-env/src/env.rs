@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::space::Space;
 use crate::state::{StateError, StateReader, StateWriter};
 use crate::stream::Stream;
+use crate::toy_text::table::TransitionTable;
 
 /// Whether and why an episode ended with a step.
 ///
@@ -101,6 +102,36 @@ pub trait Env: Send {
     /// [`StateError`] if the bytes are not a state of this environment.
     fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError>;
 
+    /// Starts an episode like [`Env::reset`], but with recorded draws of another implementation's
+    /// generator in place of a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDraws`] if the environment cannot be driven so; [`Error::DrawCount`] or
+    /// [`Error::Draw`] if the draws are not those of a start of this environment.
+    fn reset_recorded(&mut self, _draws: &[f64], _obs: &mut [f32]) -> Result<(), Error> {
+        Err(Error::NoDraws)
+    }
+
+    /// Acts like [`Env::step`], but with recorded draws in place of a stream.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Env::reset_recorded`].
+    fn step_recorded(
+        &mut self,
+        _action: &[f32],
+        _draws: &[f64],
+        _obs: &mut [f32],
+    ) -> Result<Step, Error> {
+        Err(Error::NoDraws)
+    }
+
+    /// The exact model of the environment, without its time limit, if it is a table.
+    fn table(&self) -> Option<&TransitionTable> {
+        None
+    }
+
     /// The physical state in the form that recorded trajectories hold, if the environment has one.
     fn state(&self) -> Option<Vec<f64>> {
         None
@@ -143,6 +174,23 @@ impl<E: Env + ?Sized> Env for Box<E> {
 
     fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         (**self).load(r)
+    }
+
+    fn reset_recorded(&mut self, draws: &[f64], obs: &mut [f32]) -> Result<(), Error> {
+        (**self).reset_recorded(draws, obs)
+    }
+
+    fn step_recorded(
+        &mut self,
+        action: &[f32],
+        draws: &[f64],
+        obs: &mut [f32],
+    ) -> Result<Step, Error> {
+        (**self).step_recorded(action, draws, obs)
+    }
+
+    fn table(&self) -> Option<&TransitionTable> {
+        (**self).table()
     }
 
     fn state(&self) -> Option<Vec<f64>> {

@@ -1,6 +1,12 @@
 //! Spaces, environments, vectorised environments and wrappers for Cordada. No networks, no
 //! policies, no learning: this crate uses no other one of Cordada.
 //!
+//! | family | environments |
+//! |---|---|
+//! | [`classic`] | cart-pole, mountain car, acrobot, pendulum; two of them without velocities |
+//! | [`toy_text`] | frozen lake, taxi, cliff walking, blackjack; their exact transition tables |
+//! | [`probe`] | test environments with known answers, in no list |
+//!
 //! # Examples
 //!
 //! ```
@@ -18,14 +24,17 @@
 
 pub mod check;
 pub mod classic;
+mod draws;
 pub mod env;
 pub mod error;
 pub mod moments;
+pub mod probe;
 pub mod registry;
 pub mod replay;
 pub mod space;
 pub mod state;
 pub mod stream;
+pub mod toy_text;
 pub mod vec_env;
 pub mod wrapper;
 
@@ -33,9 +42,10 @@ pub use check::{CheckOptions, check};
 pub use env::{Env, Outcome, Step};
 pub use error::Error;
 pub use moments::RunningMoments;
-pub use registry::{ENVIRONMENTS, EnvSpec, find, make};
+pub use registry::{ENVIRONMENTS, EnvSpec, MakeWith, find, make};
 pub use replay::{ReplayReport, replay};
 pub use space::{BoxSpace, Space, SpaceError};
 pub use state::{Persist, StateError, StateReader, StateWriter};
 pub use stream::{Stream, role};
+pub use toy_text::table::{Transition, TransitionTable};
 pub use vec_env::{Episode, Slot, SlotStep, StepBuffers, VecEnv};

@@ -3,10 +3,13 @@
 
 use std::fmt;
 
-use crate::classic;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
 use crate::env::Env;
 use crate::error::Error;
 use crate::wrapper::TimeLimit;
+use crate::{classic, toy_text};
 
 /// Declares the modules of a family of environments, and the list `SPECS` of their entries: one
 /// line per environment.
@@ -22,7 +25,7 @@ pub(crate) use environments;
 
 /// The families. To add an environment, write its file with a `SPEC` and name it in its family's
 /// `environments!`. A test fails if a file's `SPEC` is in no list.
-const FAMILIES: &[&[&EnvSpec]] = &[classic::SPECS];
+const FAMILIES: &[&[&EnvSpec]] = &[classic::SPECS, toy_text::SPECS];
 
 /// Every environment, family by family.
 pub const ENVIRONMENTS: &[&EnvSpec] = &ALL;
@@ -68,17 +71,65 @@ pub struct EnvSpec {
     pub reward_threshold: Option<f64>,
     /// Makes it, without the time limit.
     pub make: fn() -> Box<dyn Env>,
+    /// Makes it with options, a JSON object under Gymnasium's names, without the time limit. None
+    /// if it has no options.
+    pub make_with: Option<MakeWith>,
 }
+
+/// Makes an environment with options, a JSON object under Gymnasium's names.
+pub type MakeWith = fn(&str) -> Result<Box<dyn Env>, Error>;
 
 impl EnvSpec {
     /// The environment with its time limit.
     pub fn build(&self) -> Box<dyn Env> {
-        let env = (self.make)();
+        self.limit((self.make)())
+    }
+
+    /// The environment with options, a JSON object under Gymnasium's names, and its time limit.
+    /// What is not named keeps its default.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EnvOptions`] if the environment has no such options; other [`Error`]s if their
+    /// values are impossible.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cordada_env::find;
+    ///
+    /// let env = find("FrozenLake-v1")?.build_with(r#"{"is_slippery": false}"#)?;
+    /// assert_eq!(env.table().unwrap().outcomes(0, 2).len(), 1);
+    /// assert!(find("CartPole-v1")?.build_with(r#"{"is_slippery": false}"#).is_err());
+    /// # Ok::<(), cordada_env::Error>(())
+    /// ```
+    pub fn build_with(&self, options: &str) -> Result<Box<dyn Env>, Error> {
+        if let Some(make) = self.make_with {
+            return Ok(self.limit(make(options)?));
+        }
+        let NoOptions {} = parse(self.name, options)?;
+        Ok(self.build())
+    }
+
+    fn limit(&self, env: Box<dyn Env>) -> Box<dyn Env> {
         match self.max_episode_steps {
             Some(limit) => Box::new(TimeLimit::new(env, limit)),
             None => env,
         }
     }
+}
+
+/// The options of an environment that has none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoOptions {}
+
+/// Options of the environment `env` from JSON.
+pub(crate) fn parse<T: DeserializeOwned>(env: &'static str, options: &str) -> Result<T, Error> {
+    serde_json::from_str(options).map_err(|source| {
+        let options = options.to_string();
+        Error::EnvOptions { env, options, source }
+    })
 }
 
 impl fmt::Debug for EnvSpec {
@@ -157,6 +208,44 @@ mod tests {
         );
         let far = find("zzz").unwrap_err().to_string();
         assert_eq!(far, "unknown environment \"zzz\"; run `cordada list envs` for all names");
+    }
+
+    #[test]
+    fn options_are_set_by_name_and_unknown_ones_refused() {
+        let slippery = |env: &dyn Env| env.table().unwrap().outcomes(0, 0).len() == 3;
+        let lake = find("FrozenLake-v1").unwrap();
+        assert!(slippery(&*lake.build_with("{}").unwrap()));
+        assert!(!slippery(&*lake.build_with(r#"{"is_slippery": false}"#).unwrap()));
+        let refused = |name: &str, options: &str| {
+            let error = find(name).unwrap().build_with(options).err().unwrap();
+            error.to_string()
+        };
+        let error = refused("FrozenLake-v1", r#"{"slippery": false}"#);
+        assert!(
+            error.starts_with(
+                "FrozenLake-v1 cannot be made with the options {\"slippery\": false}: unknown \
+                 field `slippery`"
+            ),
+            "{error}"
+        );
+        assert!(refused("CartPole-v1", r#"{"g": 1}"#).contains("unknown field `g`"));
+        let error = refused("FrozenLake-v1", r#"{"success_rate": 1.5}"#);
+        assert_eq!(error, "success_rate is 1.5, it has to be from 0 to 1");
+    }
+
+    #[test]
+    fn a_wrong_action_shows_as_nan() {
+        for spec in ENVIRONMENTS {
+            let mut env = spec.build();
+            let mut stream = crate::Stream::new(1, crate::role::ENV, 0);
+            let mut obs = vec![0.0; env.obs_space().len()];
+            env.reset(&mut stream, &mut obs);
+            let action = vec![f32::NAN; env.action_space().len()];
+            env.step(&action, &mut stream, &mut obs);
+            let state = env.state().unwrap_or_default();
+            let shows = obs.iter().any(|x| x.is_nan()) || state.iter().any(|x| x.is_nan());
+            assert!(shows, "{}: {obs:?}, {state:?}", spec.name);
+        }
     }
 
     #[test]

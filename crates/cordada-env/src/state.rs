@@ -85,6 +85,20 @@ pub enum StateError {
     },
 }
 
+/// Reads the name of an environment that was saved in front of its state.
+///
+/// # Errors
+///
+/// [`StateError::Mismatch`] if it is another environment's.
+pub(crate) fn expect_name(r: &mut StateReader<'_>, name: &str) -> Result<(), StateError> {
+    let found = r.str()?;
+    if found == name {
+        return Ok(());
+    }
+    let (expected, found) = (name.to_string(), found.to_string());
+    Err(StateError::Mismatch { what: "the environment", expected, found })
+}
+
 /// The type tag in front of every value, so that a reader out of step notices at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -48,6 +48,11 @@ impl Slot {
         &*self.env
     }
 
+    /// The episode as far as it has come.
+    pub fn so_far(&self) -> Episode {
+        Episode { episode_return: self.episode_return, length: self.episode_length }
+    }
+
     /// Starts a new episode and writes its first observation into `obs`.
     pub fn reset(&mut self, obs: &mut [f32]) {
         self.episode_return = 0.0;

@@ -5,6 +5,7 @@ pub mod action;
 pub mod frame_stack;
 pub mod normalize;
 pub mod reward;
+pub mod select;
 pub mod time_limit;
 
 pub use action::{ClipAction, RescaleAction};
@@ -13,6 +14,7 @@ pub use normalize::{
     NormalizeObs, NormalizeOptions, NormalizeReward, ObsNormalizer, RewardNormalizer,
 };
 pub use reward::{ClipReward, ScaleReward};
+pub use select::SelectObs;
 pub use time_limit::TimeLimit;
 
 /// Methods of `Env` that a wrapper passes on to `self.inner` unchanged.
@@ -31,6 +33,41 @@ macro_rules! pass_on {
     (@ reset) => {
         fn reset(&mut self, stream: &mut crate::stream::Stream, obs: &mut [f32]) {
             self.inner.reset(stream, obs);
+        }
+    };
+    (@ step) => {
+        #[inline]
+        fn step(
+            &mut self,
+            action: &[f32],
+            stream: &mut crate::stream::Stream,
+            obs: &mut [f32],
+        ) -> crate::env::Step {
+            self.inner.step(action, stream, obs)
+        }
+    };
+    (@ recorded) => {
+        fn reset_recorded(
+            &mut self,
+            draws: &[f64],
+            obs: &mut [f32],
+        ) -> Result<(), crate::error::Error> {
+            self.inner.reset_recorded(draws, obs)
+        }
+
+        fn step_recorded(
+            &mut self,
+            action: &[f32],
+            draws: &[f64],
+            obs: &mut [f32],
+        ) -> Result<crate::env::Step, crate::error::Error> {
+            self.inner.step_recorded(action, draws, obs)
+        }
+    };
+    (@ table) => {
+        fn table(&self) -> Option<&crate::toy_text::table::TransitionTable> {
+            // Tables have an inherent method of this name, which has no `Option`.
+            crate::env::Env::table(&self.inner)
         }
     };
     (@ action_mask) => {
@@ -78,7 +115,7 @@ mod tests {
 
     #[test]
     fn every_wrapper_keeps_the_contract() {
-        let wrappers: [(&str, Make); 8] = [
+        let wrappers: [(&str, Make); 9] = [
             ("TimeLimit", || Box::new(TimeLimit::new(make("CartPole-v1"), 7))),
             ("NormalizeObs", || {
                 let options = NormalizeOptions::default();
@@ -89,6 +126,7 @@ mod tests {
                 Box::new(NormalizeReward::new(make("Pendulum-v1"), 0.99, options).unwrap())
             }),
             ("FrameStack", || Box::new(FrameStack::new(make("CartPole-v1"), 3).unwrap())),
+            ("SelectObs", || Box::new(SelectObs::new(make("CartPole-v1"), &[2, 0]).unwrap())),
             ("RescaleAction", || Box::new(RescaleAction::new(make("Pendulum-v1")).unwrap())),
             ("ClipAction", || Box::new(ClipAction::new(make("Pendulum-v1")).unwrap())),
             ("ClipReward", || Box::new(ClipReward::new(make("Pendulum-v1"), -1.0, 1.0).unwrap())),

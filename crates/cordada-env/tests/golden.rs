@@ -5,17 +5,15 @@
 
 use std::path::PathBuf;
 
+use cordada_env::toy_text::frozen_lake::{FrozenLake, FrozenLakeOptions};
+use cordada_env::toy_text::taxi::TaxiState;
 use cordada_env::wrapper::{NormalizeOptions, ObsNormalizer, RewardNormalizer};
-use cordada_env::{Outcome, RunningMoments, find, replay};
+use cordada_env::{ENVIRONMENTS, Outcome, RunningMoments, find, replay};
 use cordada_testkit::golden::{self, Case};
 
 /// Recordings of environments that come with a later issue, by `env_id`, with the reason. Those
 /// without an `env_id` go by their file's name.
 const LATER: &[(&[&str], &str)] = &[
-    (
-        &["Blackjack-v1", "CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4"],
-        "toy text: random tables, replayed with the recorded draws",
-    ),
     (
         &["LunarLander-v3", "BipedalWalker-v3", "BipedalWalkerHardcore-v3"],
         "need Box2D, behind a feature",
@@ -39,6 +37,9 @@ const LATER: &[(&[&str], &str)] = &[
     (&["chess_v6"], "games come later, with a format of their own"),
     (&["numpy_rng"], "NumPy's generator, needed only to repeat Gymnasium's own resets"),
 ];
+
+/// Environments that no other implementation has in the same form.
+const UNRECORDED: [&str; 2] = ["CartPoleNoVel-v1", "PendulumNoVel-v1"];
 
 fn recordings() -> Vec<PathBuf> {
     let folder = golden::root().join("data");
@@ -69,11 +70,72 @@ fn golden_trajectories_are_reproduced() {
         assert_eq!(report.flag_mismatches, 0, "{report:?}");
         replayed.push(report.env);
     }
-    for name in
-        ["CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1"]
-    {
-        assert!(replayed.iter().any(|env| env == name), "no recording of {name}");
+    for spec in ENVIRONMENTS {
+        let found = replayed.iter().any(|env| env == spec.name);
+        assert!(found || UNRECORDED.contains(&spec.name), "no recording of {}", spec.name);
     }
+}
+
+/// The recordings of an environment whose name is `env_id`.
+fn recordings_of(env_id: &str) -> Vec<golden::File> {
+    let files = recordings().into_iter().map(|path| golden::read(&path));
+    files.filter(|file| file.metadata.get("env_id").is_some_and(|id| id == env_id)).collect()
+}
+
+#[test]
+fn golden_action_masks_of_the_taxi() {
+    let files = recordings_of("Taxi-v4");
+    assert!(!files.is_empty());
+    for file in files {
+        let masks = file.tensors["action_mask"].flags();
+        assert_eq!(masks.len(), 500 * 6);
+        for (index, want) in masks.chunks(6).enumerate() {
+            let state = TaxiState::decode(index);
+            assert_eq!(state.useful_actions(), want, "{state:?}");
+        }
+    }
+}
+
+/// Cases of the family `tabular` that test learners, which this crate has none of.
+const OF_LEARNERS: [&str; 2] = ["frozenlake_slippery_control", "frozenlake_deterministic_control"];
+
+#[test]
+fn golden_tabular_dp() {
+    for case in golden::family("tabular") {
+        match case.name.as_str() {
+            "frozenlake_slippery_dp" => tabular_dp(&case, true),
+            "frozenlake_deterministic_dp" => tabular_dp(&case, false),
+            other if OF_LEARNERS.contains(&other) => {}
+            other => panic!("no handler for the case {other}"),
+        }
+    }
+}
+
+fn tabular_dp(case: &Case, is_slippery: bool) {
+    let options = FrozenLakeOptions { is_slippery, ..FrozenLakeOptions::default() };
+    let lake = FrozenLake::with_options(&options).unwrap();
+    let table = lake.table();
+    let probability = case.tensor("input/prob");
+    let (next, reward) = (case.tensor("input/next_state"), case.tensor("input/reward"));
+    let (done, width) = (case.tensor("input/done"), probability.shape[2]);
+    for row in 0..16 * 4 {
+        let here = table.outcomes(row / 4, row % 4);
+        let padded = |k: usize| here.get(k).map_or(0.0, |o| o.probability);
+        for k in 0..width {
+            assert_eq!(padded(k), probability.data[row * width + k], "{}", case.name);
+        }
+        for (k, o) in here.iter().enumerate() {
+            let at = row * width + k;
+            assert_eq!((o.next_state as f64, o.reward), (next.data[at], reward.data[at]));
+            assert_eq!(o.terminated, done.data[at] != 0.0, "{} {row} {k}", case.name);
+        }
+    }
+    let gamma = case.param("gamma");
+    let (v, q) = table.value_iteration(gamma, 1e-13).unwrap();
+    case.check("output/v_star", &v);
+    case.check("output/q_star", &q);
+    let uniform = vec![0.25; 16 * 4];
+    case.check("output/v_uniform", &table.policy_evaluation(&uniform, gamma).unwrap());
 }
 
 #[test]

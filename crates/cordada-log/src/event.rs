@@ -198,28 +198,28 @@ mod tests {
             values: vec![
                 ("rollout/episode_return", 0.1 + 0.2),
                 ("time/seconds", 1.5),
-                ("ppo/entropy", f64::NAN),
-                ("ppo/approx_kl", f64::INFINITY),
-                ("ppo/policy_loss", f64::NEG_INFINITY),
-                ("ppo/clip_fraction", -0.0),
+                ("train/entropy", f64::NAN),
+                ("train/approx_kl", f64::INFINITY),
+                ("train/policy_loss", f64::NEG_INFINITY),
+                ("train/clip_fraction", -0.0),
             ],
         };
         assert_eq!(
             json(&event),
-            r#"{"event":"metrics","step":2048,"iteration":1,"rollout/episode_return":0.30000000000000004,"time/seconds":1.5,"ppo/entropy":"nan","ppo/approx_kl":"inf","ppo/policy_loss":"-inf","ppo/clip_fraction":-0.0}"#
+            r#"{"event":"metrics","step":2048,"iteration":1,"rollout/episode_return":0.30000000000000004,"time/seconds":1.5,"train/entropy":"nan","train/approx_kl":"inf","train/policy_loss":"-inf","train/clip_fraction":-0.0}"#
         );
         assert_eq!(
             json(&Line(&event)),
-            r#"{"event":"metrics","step":2048,"iteration":1,"rollout/episode_return":0.30000000000000004,"ppo/entropy":"nan","ppo/approx_kl":"inf","ppo/policy_loss":"-inf","ppo/clip_fraction":-0.0,"time":{"time/seconds":1.5}}"#
+            r#"{"event":"metrics","step":2048,"iteration":1,"rollout/episode_return":0.30000000000000004,"train/entropy":"nan","train/approx_kl":"inf","train/policy_loss":"-inf","train/clip_fraction":-0.0,"time":{"time/seconds":1.5}}"#
         );
     }
 
     #[test]
     fn a_line_without_clock_metrics_has_no_time_key() {
-        let event = Event::Metrics { step: 1, iteration: 0, values: vec![("ppo/std", 1.0)] };
+        let event = Event::Metrics { step: 1, iteration: 0, values: vec![("train/std", 1.0)] };
         assert_eq!(
             json(&Line(&event)),
-            r#"{"event":"metrics","step":1,"iteration":0,"ppo/std":1.0}"#
+            r#"{"event":"metrics","step":1,"iteration":0,"train/std":1.0}"#
         );
     }
 

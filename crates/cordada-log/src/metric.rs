@@ -52,17 +52,17 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/policy_loss",
+        name: "train/policy_loss",
         unit: "1",
         summary: "The clipped objective of the policy with its sign turned, averaged over the \
                   minibatches of this iteration. Its size says little: it starts anew from about 0 \
                   in each iteration.",
         trouble: "Far from 0 (beyond 0.5 with normalized advantages): the policy moves very far \
-                  within one iteration; compare ppo/approx_kl.",
+                  within one iteration; compare train/approx_kl.",
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/value_loss",
+        name: "train/value_loss",
         unit: "reward²",
         summary: "Half the mean squared error of the value function against the returns. It may rise while \
                   the returns rise, because there is more to predict.",
@@ -71,7 +71,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/entropy",
+        name: "train/entropy",
         unit: "nats",
         summary: "How random the policy is, averaged over states. For n discrete actions it starts \
                   near ln n and falls as the agent becomes sure; for continuous actions it can be \
@@ -82,7 +82,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/approx_kl",
+        name: "train/approx_kl",
         unit: "nats",
         summary: "How far the policy moved: an estimate of the divergence between the policy that \
                   collected the data and the current one, averaged over the iteration's \
@@ -92,7 +92,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/clip_fraction",
+        name: "train/clip_fraction",
         unit: "1",
         summary: "Share of the samples, from 0 to 1, whose probability changed by more than \
                   clip_eps: those that the clip may hold back.",
@@ -101,7 +101,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/explained_variance",
+        name: "train/explained_variance",
         unit: "1",
         summary: "How much of the variation of the returns the value function foresees: 1 is \
                   perfect, 0 no better than a constant, below 0 worse than that.",
@@ -110,7 +110,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/grad_norm",
+        name: "train/grad_norm",
         unit: "1",
         summary: "Length of the gradient before it is cut to max_grad_norm, averaged over the \
                   minibatches.",
@@ -119,7 +119,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/learning_rate",
+        name: "train/learning_rate",
         unit: "1",
         summary: "The optimizer's step size in this iteration, after its schedule.",
         trouble: "Reaches 0 long before the end: the schedule was made for fewer steps than the run \
@@ -127,7 +127,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/clip_eps",
+        name: "train/clip_eps",
         unit: "1",
         summary: "The clip range in this iteration, after its schedule: a probability may change \
                   by this share before its gradient is cut off.",
@@ -135,7 +135,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/kl_coef",
+        name: "train/kl_coef",
         unit: "1",
         summary: "Weight of the KL penalty in this iteration (only with the penalty objective). It \
                   doubles when the policy moved too far and halves when it moved too little.",
@@ -144,7 +144,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/std",
+        name: "train/std",
         unit: "action",
         summary: "Mean standard deviation of the actions (only with continuous actions): how \
                   widely the agent tries around its preferred action.",
@@ -153,7 +153,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/epochs",
+        name: "train/epochs",
         unit: "epochs",
         summary: "Passes over the data of this iteration that were made before target_kl stopped \
                   them.",
@@ -162,7 +162,7 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
-        name: "ppo/value_mean",
+        name: "train/value_mean",
         unit: "reward",
         summary: "Mean value that the value function gives to the states of this iteration: the \
                   discounted return that it expects from there on.",
@@ -260,7 +260,7 @@ mod tests {
         for metric in METRICS {
             assert_eq!(metric.deterministic, !metric.name.starts_with("time/"), "{}", metric.name);
         }
-        assert!(is_deterministic("ppo/entropy"));
+        assert!(is_deterministic("train/entropy"));
         assert!(!is_deterministic("time/steps_per_s"));
         assert!(is_deterministic("mine/number"));
         assert!(!is_deterministic("time/mine"));
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn metrics_are_found_by_their_whole_name() {
-        assert_eq!(find_metric("ppo/approx_kl").map(|m| m.unit), Some("nats"));
+        assert_eq!(find_metric("train/approx_kl").map(|m| m.unit), Some("nats"));
         assert_eq!(find_metric("approx_kl"), None);
     }
 }

@@ -284,7 +284,7 @@ mod tests {
             file: AppendFile::new(path, file, 0, INTERVAL),
             described: BTreeSet::new(),
         };
-        let event = Event::Metrics { step: 1, iteration: 1, values: vec![("ppo/std", 1.0)] };
+        let event = Event::Metrics { step: 1, iteration: 1, values: vec![("train/std", 1.0)] };
         assert!(matches!(sink.record(&event), Err(Error::DiskFull { .. })));
     }
 }

@@ -135,9 +135,9 @@ fn an_event_file_holds_what_the_format_asks_for() {
     let folder = tempfile::tempdir().unwrap();
     let tensorboard = folder.path().join("tensorboard");
     let mut sink = TensorBoardSink::create(&tensorboard).unwrap();
-    sink.record(&metrics(300, &[("ppo/std", 0.1), ("mine/number", f64::NAN)])).unwrap();
+    sink.record(&metrics(300, &[("train/std", 0.1), ("mine/number", f64::NAN)])).unwrap();
     sink.record(&Event::Warning { step: 300, message: "m".into() }).unwrap();
-    sink.record(&metrics(400, &[("ppo/std", f64::INFINITY)])).unwrap();
+    sink.record(&metrics(400, &[("train/std", f64::INFINITY)])).unwrap();
     sink.flush().unwrap();
 
     let bytes = fs::read(sink.path()).unwrap();
@@ -147,10 +147,10 @@ fn an_event_file_holds_what_the_format_asks_for() {
 
     let values = message(&event(records[1], 300), 5);
     let std = message(&values[0], 1);
-    assert_eq!(std[..2], [(1, Field::Bytes(b"ppo/std")), (2, Field::Float(0.1))]);
+    assert_eq!(std[..2], [(1, Field::Bytes(b"train/std")), (2, Field::Float(0.1))]);
     let metadata = message(&std[2], 9);
     assert_eq!(message(&metadata[0], 1), [(1, Field::Bytes(b"scalars"))]);
-    let spec = find_metric("ppo/std").unwrap();
+    let spec = find_metric("train/std").unwrap();
     let text = format!("{} Unit: action. Trouble: {}", spec.summary, spec.trouble);
     assert_eq!(metadata[1], (3, Field::Bytes(text.as_bytes())));
     let mine = message(&values[1], 1);
@@ -160,7 +160,7 @@ fn an_event_file_holds_what_the_format_asks_for() {
 
     // The description comes once a file.
     let values = message(&event(records[2], 400), 5);
-    let expected = [(1, Field::Bytes(b"ppo/std".as_slice())), (2, Field::Float(f32::INFINITY))];
+    let expected = [(1, Field::Bytes(b"train/std".as_slice())), (2, Field::Float(f32::INFINITY))];
     assert_eq!(message(&values[0], 1), expected);
 }
 
@@ -196,12 +196,12 @@ fn an_evaluation_becomes_three_scalars() {
 fn interrupted_run(folder: &Path) -> TensorBoardSink {
     let mut sink = TensorBoardSink::create(folder).unwrap();
     for step in [100, 200, 300] {
-        sink.record(&metrics(step, &[("ppo/std", 0.5), ("ppo/entropy", f64::NAN)])).unwrap();
+        sink.record(&metrics(step, &[("train/std", 0.5), ("train/entropy", f64::NAN)])).unwrap();
     }
     sink.record(&evaluation(300)).unwrap();
     drop(sink);
     let mut sink = TensorBoardSink::resume(folder, 200).unwrap();
-    sink.record(&metrics(300, &[("ppo/std", 0.25)])).unwrap();
+    sink.record(&metrics(300, &[("train/std", 0.25)])).unwrap();
     sink.flush().unwrap();
     sink
 }
@@ -242,8 +242,8 @@ fn tensorboard_itself_reads_the_files() {
     assert_eq!(
         read["scalars"],
         json!({
-            "ppo/std": [[100, "0.5"], [200, "0.5"], [300, "0.25"]],
-            "ppo/entropy": [[100, "nan"], [200, "nan"]],
+            "train/std": [[100, "0.5"], [200, "0.5"], [300, "0.25"]],
+            "train/entropy": [[100, "nan"], [200, "nan"]],
             // Purged with everything after step 200, and not made again.
             "eval/mean_return": [],
             "eval/std_return": [],
@@ -253,7 +253,7 @@ fn tensorboard_itself_reads_the_files() {
     for wall_time in read["wall_time"].as_array().unwrap() {
         assert!((now() - wall_time.as_f64().unwrap()).abs() < 60.0, "{wall_time}");
     }
-    let spec = find_metric("ppo/std").unwrap();
-    let description = read["descriptions"]["ppo/std"].as_str().unwrap();
+    let spec = find_metric("train/std").unwrap();
+    let description = read["descriptions"]["train/std"].as_str().unwrap();
     assert!(description.starts_with(spec.summary), "{description}");
 }

@@ -3,8 +3,12 @@
 
 use std::hint::black_box;
 
-use cordada_nn::kernel::{Isa, Panels, Start, matmul, matmul_tn};
-use cordada_nn::{Activation, Optimizer, OptimizerConfig};
+use cordada_nn::kernel::{
+    CHAINS, Isa, LANES, Panels, Start, matmul, matmul_tn, multiply_add_chains,
+};
+use cordada_nn::{
+    Activation, Cell, NatureCnn, NatureCnnTape, Optimizer, OptimizerConfig, Rnn, RnnTape,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Rows of a block in training.
@@ -58,5 +62,91 @@ fn elementwise(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products, elementwise);
+fn recurrent(c: &mut Criterion) {
+    const UNITS: usize = 128;
+    const BATCH: usize = 32;
+    const STEPS: usize = 32;
+    for cell in Cell::ALL {
+        let mut group = c.benchmark_group(format!("{}_{UNITS}x{STEPS}x{BATCH}", cell.name()));
+        let rnn = Rnn::new(cell, UNITS, UNITS);
+        let (mut weights, mut tape) = (rnn.weights(), RnnTape::new());
+        // With no weights every gate is open by half and every state stays 0.
+        rnn.pack(&vec![0.0_f32; rnn.num_params()], &mut weights);
+        let x = vec![0.5_f32; STEPS * BATCH * UNITS];
+        let dy = vec![0.01_f32; x.len()];
+        let state = vec![0.0; BATCH * rnn.state_len()];
+        let y = rnn.forward(&weights, &x, None, &state, &mut tape);
+        assert!(y.iter().all(|&y| y == 0.0), "tanh 0 is carried along");
+        let theta: Vec<f32> =
+            (0..rnn.num_params()).map(|i| (i % 97) as f32 / 500.0 - 0.1).collect();
+        rnn.pack(&theta, &mut weights);
+        let (mut grad, mut dx) = (vec![0.0; theta.len()], vec![0.0; x.len()]);
+        // Multiply-adds, as above.
+        let forward = (STEPS * BATCH * rnn.forward_flops() / 2) as u64;
+        group.throughput(Throughput::Elements(forward));
+        group.bench_function("forward", |bench| {
+            bench.iter(|| {
+                rnn.forward(&weights, black_box(&x), None, &state, &mut tape);
+            });
+        });
+        group.throughput(Throughput::Elements(3 * forward));
+        group.bench_function("training", |bench| {
+            bench.iter(|| {
+                rnn.forward(&weights, black_box(&x), None, &state, &mut tape);
+                rnn.vjp(&weights, &x, None, &mut tape, &dy, &mut grad, Some(&mut dx));
+            });
+        });
+        group.finish();
+    }
+}
+
+/// The processor's limit, of which the other groups' throughputs are a share.
+fn peak(c: &mut Criterion) {
+    const STEPS: usize = 10_000;
+    let isa = Isa::detect();
+    let mut group = c.benchmark_group("peak");
+    group.throughput(Throughput::Elements((STEPS * CHAINS * LANES) as u64));
+    let sum: f32 = multiply_add_chains(isa, STEPS);
+    assert!((sum - (CHAINS * LANES) as f32).abs() < 1.0, "every chain stays near 1");
+    group.bench_function("multiply_add", |bench| {
+        bench.iter(|| multiply_add_chains::<f32>(isa, black_box(STEPS)));
+    });
+    group.finish();
+}
+
+/// The network for Atari frames on a minibatch of 32: forward, and back to the weights.
+fn nature_cnn(c: &mut Criterion) {
+    const IMAGES: usize = 32;
+    let net = NatureCnn::new([4, 84, 84], 512).expect("Atari's frames");
+    // Means instead of sums: an image of ones has features of 1.
+    let mut theta = vec![0.0_f32; net.num_params()];
+    for param in net.params().into_iter().step_by(2) {
+        let fan_in: usize = param.shape[1..].iter().product();
+        theta[param.range].fill(1.0 / fan_in as f32);
+    }
+    let (mut weights, mut tape) = (net.weights(), NatureCnnTape::new());
+    net.pack(&theta, &mut weights);
+    let x = vec![1.0_f32; IMAGES * net.inputs()];
+    let dy = vec![1.0_f32; IMAGES * net.outputs()];
+    let mut grad = vec![0.0_f32; theta.len()];
+    let y = net.forward(&weights, &x, &mut tape);
+    assert!(y.iter().all(|y| (y - 1.0).abs() < 1e-4), "means of ones");
+    net.vjp(&weights, &x, &mut tape, &dy, &mut grad, None);
+    // Σ w ∂L/∂w = L = 32 · 512 for each layer; all of the first one's 32 · 256 weights are 1 / 256.
+    let first = net.params()[0].range.clone();
+    assert!(grad[first].iter().all(|g| (g - 512.0).abs() < 0.1), "32 · 512 · 256 / (32 · 256)");
+    // Each product once forward and twice back, but for the derivative by the images.
+    let products = 3 * net.forward_flops() / 2 - 20 * 20 * 256 * 32;
+    let mut group = c.benchmark_group("nature_cnn");
+    group.throughput(Throughput::Elements((IMAGES * products) as u64));
+    group.bench_function("training_pass", |bench| {
+        bench.iter(|| {
+            net.forward(&weights, black_box(&x), &mut tape);
+            net.vjp(&weights, &x, &mut tape, &dy, &mut grad, None);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, peak, nature_cnn, products, elementwise, recurrent);
 criterion_main!(benches);

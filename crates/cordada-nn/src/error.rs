@@ -1,4 +1,5 @@
-//! The errors of this crate: wrong options and schedules that cannot be read.
+//! The errors of this crate: wrong options, images that are too small, and schedules that cannot
+//! be read.
 
 /// What can be wrong with the input of this crate.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -15,6 +16,21 @@ pub enum Error {
         value: f64,
         /// The values that it may have, in words.
         range: &'static str,
+    },
+    /// Convolutions leave nothing of an image.
+    #[error(
+        "{owner}: the image is {height}x{width}, too small for the convolutions; use one of at \
+         least {}x{}", least[0], least[1]
+    )]
+    ImageSize {
+        /// The network.
+        owner: &'static str,
+        /// Height of the image.
+        height: usize,
+        /// Width of the image.
+        width: usize,
+        /// The smallest height and width that leave an output.
+        least: [usize; 2],
     },
     /// The text of a schedule has a part that is not one of the known forms.
     #[error(

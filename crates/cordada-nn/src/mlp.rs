@@ -82,6 +82,8 @@ pub struct Tape<T> {
     layers: Vec<LayerTape<T>>,
     /// Derivatives on their way back or forward, two in turn.
     d: [Vec<T>; 2],
+    /// Where gradients of norms go that nobody asked for.
+    norm_grad: Vec<T>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -263,10 +265,38 @@ impl Mlp {
         tape: &mut Tape<T>,
         dy: &[T],
         grad: &mut [T],
-        mut dx: Option<&mut [T]>,
+        dx: Option<&mut [T]>,
+    ) {
+        self.backward(weights, x, tape, dy, (Some(grad), dx));
+    }
+
+    /// Backward to the input alone: `dx = (∂y/∂x)ᵀ dy` at the point of the last `forward` on this
+    /// tape, at half the cost of [`Mlp::vjp`]. This is how an actor learns from a critic.
+    ///
+    /// # Shapes
+    ///
+    /// As [`Mlp::vjp`].
+    pub fn input_vjp<T: Real>(
+        &self,
+        weights: &Weights<T>,
+        x: &[T],
+        tape: &mut Tape<T>,
+        dy: &[T],
+        dx: &mut [T],
+    ) {
+        self.backward(weights, x, tape, dy, (None, Some(dx)));
+    }
+
+    fn backward<T: Real>(
+        &self,
+        weights: &Weights<T>,
+        x: &[T],
+        tape: &mut Tape<T>,
+        dy: &[T],
+        (mut grad, mut dx): (Option<&mut [T]>, Option<&mut [T]>),
     ) {
         let rows = x.len() / self.inputs();
-        let Tape { layers: tapes, d: [d, d_next] } = tape;
+        let Tape { layers: tapes, d: [d, d_next], norm_grad } = tape;
         grown(d, dy.len()).copy_from_slice(dy);
         for (l, layer) in self.layers.iter().enumerate().rev() {
             let (before, rest) = tapes.split_at_mut(l);
@@ -275,16 +305,22 @@ impl Mlp {
             let n = rows * layer.outputs;
             layer.activation.chain(self.isa, z, &y[..n], &mut d[..n]);
             if let (Some((w, b)), Some((weight, _))) = (&layer.norm, &weights.layers[l].norm) {
-                let (dw, db) = grad[w.start..b.end].split_at_mut(w.len());
+                let into = match &mut grad {
+                    Some(grad) => &mut grad[w.start..b.end],
+                    None => grown(norm_grad, 2 * w.len()),
+                };
+                let (dw, db) = into.split_at_mut(w.len());
                 let (mean, rstd) = (&norm.mean[..rows], &norm.rstd[..rows]);
                 let dx = grown(d_next, n);
                 layer_norm_vjp(self.isa, &norm.x[..n], weight, mean, rstd, &d[..n], dx, dw, db);
                 std::mem::swap(d, d_next);
             }
             let dz = &d[..n];
-            let sizes = (layer.outputs, layer.inputs);
-            matmul_tn(self.isa, dz, input, sizes, &mut grad[layer.weight.clone()]);
-            column_sums(self.isa, dz, &mut grad[layer.bias.clone()]);
+            if let Some(grad) = &mut grad {
+                let sizes = (layer.outputs, layer.inputs);
+                matmul_tn(self.isa, dz, input, sizes, &mut grad[layer.weight.clone()]);
+                column_sums(self.isa, dz, &mut grad[layer.bias.clone()]);
+            }
             if l > 0 {
                 let back = grown(d_next, rows * layer.inputs);
                 matmul(dz, &weights.layers[l].backward, Start::Zero, back);
@@ -309,7 +345,7 @@ impl Mlp {
         dy: &mut [T],
     ) {
         let rows = x.len() / self.inputs();
-        let Tape { layers: tapes, d: [d, d_next] } = tape;
+        let Tape { layers: tapes, d: [d, d_next], .. } = tape;
         for (l, layer) in self.layers.iter().enumerate() {
             let (before, rest) = tapes.split_at_mut(l);
             let input = before.last().map_or(x, |t| &t.y[..rows * layer.inputs]);

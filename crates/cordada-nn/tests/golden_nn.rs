@@ -1,5 +1,10 @@
 //! Layers, activations, norms and starting weights against `PyTorch`.
 
+#[path = "golden_nn/conv.rs"]
+mod conv;
+#[path = "golden_nn/rnn.rs"]
+mod rnn;
+
 use cordada_nn::init::orthogonal;
 use cordada_nn::kernel::Isa;
 use cordada_nn::norm::{layer_norm, layer_norm_vjp, rms_norm, rms_norm_vjp};
@@ -9,17 +14,6 @@ use cordada_nn::softmax::{
 use cordada_nn::{Activation, Mlp, MlpSpec, Real, Tape};
 use cordada_testkit::golden::{self, Case};
 
-/// Cases of layers that this crate does not have yet: recurrent cells and convolutions.
-const LATER: [&str; 7] = [
-    "lstm_cell",
-    "lstm_sequence_with_resets",
-    "gru_cell",
-    "gru_sequence_with_resets",
-    "conv2d_stride2_pad1",
-    "conv2d_stride1_pad0",
-    "nature_cnn",
-];
-
 #[test]
 fn golden_nn() {
     for case in golden::family("nn") {
@@ -28,9 +22,13 @@ fn golden_nn() {
             "softmax_family" => softmax_family(&case),
             "layer_norm" | "layer_norm_constant_row" => layer_norm_case(&case),
             "rms_norm" => rms_norm_case(&case),
+            "conv2d_stride2_pad1" | "conv2d_stride1_pad0" => conv::conv2d(&case),
+            "nature_cnn" => conv::nature_cnn(&case),
+            "lstm_cell" | "lstm_sequence_with_resets" | "gru_cell" | "gru_sequence_with_resets" => {
+                rnn::recurrent(&case);
+            }
             name if name.starts_with("orthogonal_") => orthogonal_case(&case),
             name if name.starts_with("mlp_") => mlp(&case, activation(&name["mlp_".len()..])),
-            name if LATER.contains(&name) => {}
             other => panic!("no handler for the case {other} of the family nn"),
         }
     }

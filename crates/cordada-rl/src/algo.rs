@@ -10,19 +10,25 @@ use crate::config::Field;
 use crate::error::{Error, nearest};
 use crate::policy_file::Policy;
 
-/// Declares the modules of algorithms and the list of their entries: one line per algorithm.
+/// Declares the modules of algorithms and the list of their entries: one line per file.
 macro_rules! algorithms {
-    ($($module:ident),+ $(,)?) => {
+    ($($module:ident: $($spec:ident),+;)+) => {
         $(pub mod $module;)+
 
         /// Every algorithm.
-        pub const ALGORITHMS: &[&AlgoSpec] = &[$(&$module::SPEC),+];
+        pub const ALGORITHMS: &[&AlgoSpec] = &[$($(&$module::$spec),+),+];
     };
 }
 
 algorithms! {
-    ppo,
+    reinforce: SPEC;
+    a2c: ACTOR_CRITIC, A2C;
+    ppo: SPEC;
+    dqn: DQN, DOUBLE_DQN;
 }
+
+pub mod off_policy;
+pub mod on_policy;
 
 /// What is known about an algorithm without making it.
 pub struct AlgoSpec {
@@ -38,12 +44,47 @@ pub struct AlgoSpec {
     pub accepts: &'static str,
     /// Whether it takes the action space.
     pub takes: fn(&Space) -> bool,
+    /// Whether its policy may have memory.
+    pub recurrent: bool,
+    /// Whether it never takes an action that the environment forbids.
+    pub masks: bool,
+    /// How far a resumed run equals an uninterrupted one.
+    pub resume: Resume,
     /// Its settings.
     pub fields: &'static [Field],
     /// Checks a table of settings and completes it by defaults.
     pub complete: fn(&Table) -> Result<Table, Error>,
     /// Makes it, ready to train.
     pub make: fn(&Setup<'_>) -> Result<Box<dyn Algorithm>, Error>,
+}
+
+/// How far a resumed run equals an uninterrupted one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Bit for bit.
+    Exact,
+    /// Bit for bit under the setting named here; else it goes on from where it was.
+    ExactIf(&'static str),
+}
+
+impl AlgoSpec {
+    /// Checks that it can act in the space.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Space`] if it cannot.
+    pub fn check_space(&self, env: &str, space: &Space) -> Result<(), Error> {
+        if (self.takes)(space) {
+            return Ok(());
+        }
+        Err(Error::Space {
+            algo: self.name,
+            what: "action space",
+            space: space.to_string(),
+            env: env.to_string(),
+            accepts: self.accepts,
+        })
+    }
 }
 
 impl fmt::Debug for AlgoSpec {
@@ -90,6 +131,14 @@ pub trait Algorithm: Send + fmt::Debug {
 
     /// Iterations so far.
     fn iterations(&self) -> u64;
+
+    /// Floating-point operations of the networks' products since it was made.
+    fn flops(&self) -> u64;
+
+    /// What its user should know before it starts, such as the memory that it will take.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The policy as it is now, ready to act by itself.
     fn policy(&self) -> Policy;

@@ -1,6 +1,7 @@
 //! Typed configs: TOML in and out, unknown keys refused with the nearest name, names known from
 //! other libraries accepted.
 
+use cordada_nn::Schedule;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -14,9 +15,7 @@ pub struct Field {
     pub name: &'static str,
     /// Its Rust type, which says what it takes.
     pub kind: &'static str,
-    /// Its default, as written in the source.
-    pub default: &'static str,
-    /// What it does: symbol, range, source of the default.
+    /// What it does: symbol, range, source.
     pub doc: &'static str,
     /// Names of the same setting in other libraries.
     pub aliases: &'static [&'static str],
@@ -31,12 +30,12 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     /// to set instead.
     const RENAMED: &'static [(&'static str, &'static str)] = &[];
 
-    /// Checks ranges.
+    /// Checks ranges. `section` is what the errors call the config.
     ///
     /// # Errors
     ///
     /// [`Error::BadValue`] for the first setting that cannot be used.
-    fn check(&self) -> Result<(), Error>;
+    fn check(&self, section: &str) -> Result<(), Error>;
 
     /// The config of `section` with the settings of `table`, the rest at their defaults.
     ///
@@ -44,6 +43,15 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     ///
     /// [`Error::UnknownKey`] or [`Error::BadValue`].
     fn from_table(section: &str, table: &Table) -> Result<Self, Error> {
+        Self::default().with_table(section, table)
+    }
+
+    /// This config with the settings of `table` in place of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownKey`] or [`Error::BadValue`].
+    fn with_table(&self, section: &str, table: &Table) -> Result<Self, Error> {
         for (key, value) in table {
             if let Some((_, instead)) = Self::RENAMED.iter().find(|(name, _)| name == key) {
                 return Err(Error::BadValue {
@@ -54,27 +62,23 @@ pub trait Config: Serialize + DeserializeOwned + Default {
                 });
             }
         }
-        let table = canonical(section, table, Self::FIELDS)?;
-        for (key, value) in &table {
+        let mut all = self.to_table();
+        for (key, value) in canonical(section, table, Self::FIELDS)? {
+            all.insert(key.clone(), value.clone());
             // One at a time, so that the error can name the setting.
-            let alone = Table::from_iter([(key.clone(), value.clone())]);
-            Self::deserialize_table(alone).map_err(|reason| Error::BadValue {
-                section: section.to_string(),
-                key: key.clone(),
-                value: value.to_string(),
-                expected: reason,
-            })?;
+            if let Err(reason) = Self::deserialize(Value::Table(all.clone())) {
+                return Err(Error::BadValue {
+                    section: section.to_string(),
+                    key,
+                    value: value.to_string(),
+                    expected: reason.message().to_string(),
+                });
+            }
         }
-        let config = Self::deserialize_table(table)
-            .map_err(|reason| Error::Config { reason: format!("[{section}] {reason}") })?;
-        config.check()?;
+        let config = Self::deserialize(Value::Table(all))
+            .map_err(|e| Error::Config { reason: format!("[{section}] {}", e.message()) })?;
+        config.check(section)?;
         Ok(config)
-    }
-
-    /// Only the types are checked.
-    #[doc(hidden)]
-    fn deserialize_table(table: Table) -> Result<Self, String> {
-        Self::deserialize(Value::Table(table)).map_err(|e| e.message().to_string())
     }
 
     /// All settings, as they are.
@@ -126,7 +130,9 @@ pub fn parse_assignment(text: &str) -> Result<(String, Value), Error> {
     Ok((key.to_string(), parsed.unwrap_or_else(|| Value::String(value.to_string()))))
 }
 
-/// Defines a config struct with defaults, serde and the list of its fields.
+/// Defines a config struct with defaults, serde and the list of its fields. Groups are configs that
+/// several structs share: their settings appear beside the struct's own, with defaults that the
+/// struct chooses.
 #[macro_export]
 macro_rules! config {
     (
@@ -136,35 +142,234 @@ macro_rules! config {
                 $(#[doc = $doc:literal])+
                 $(#[serde($($serde:tt)+)])?
                 $field:ident: $ty:ty = $default:expr $(, alias [$($alias:literal),+])?;
-            )+
+            )*
         }
+        $(groups {
+            $( $(#[doc = $group_doc:literal])+ $group:ident: $group_ty:ty = $group_default:expr; )+
+        })?
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq, ::serde::Serialize, ::serde::Deserialize)]
-        #[serde(default, deny_unknown_fields)]
         pub struct $name {
-            $( $(#[doc = $doc])+ $(#[serde($($serde)+)])? pub $field: $ty, )+
+            $( $(#[doc = $doc])+ $(#[serde($($serde)+)])? pub $field: $ty, )*
+            $($( $(#[doc = $group_doc])+ #[serde(flatten)] pub $group: $group_ty, )+)?
         }
 
         impl Default for $name {
             fn default() -> Self {
-                Self { $( $field: $default, )+ }
+                Self { $( $field: $default, )* $($( $group: $group_default, )+)? }
             }
         }
 
         impl $name {
-            /// Its settings, in order.
-            pub const FIELDS: &'static [$crate::config::Field] = &[
+            const OWN_FIELDS: &'static [$crate::config::Field] = &[
                 $( $crate::config::Field {
                     name: stringify!($field),
                     kind: stringify!($ty),
-                    default: stringify!($default),
                     doc: concat!($($doc),+),
                     aliases: &[$($($alias),+)?],
-                }, )+
+                }, )*
             ];
+
+            /// Its settings, in order: its own, then those of its groups.
+            pub const FIELDS: &'static [$crate::config::Field] = {
+                const PARTS: &[&[$crate::config::Field]] =
+                    &[$name::OWN_FIELDS, $($( <$group_ty>::FIELDS, )+)?];
+                const COUNT: usize = $crate::config::count(PARTS);
+                const ALL: [$crate::config::Field; COUNT] = $crate::config::joined(PARTS);
+                &ALL
+            };
         }
     };
+}
+
+/// How many fields there are in all parts.
+#[doc(hidden)]
+pub const fn count(parts: &[&[Field]]) -> usize {
+    let (mut sum, mut i) = (0, 0);
+    while i < parts.len() {
+        sum += parts[i].len();
+        i += 1;
+    }
+    sum
+}
+
+/// The parts' fields, one after the other.
+#[doc(hidden)]
+pub const fn joined<const N: usize>(parts: &[&[Field]]) -> [Field; N] {
+    let mut all = [Field { name: "", kind: "", doc: "", aliases: &[] }; N];
+    let (mut at, mut i) = (0, 0);
+    while i < parts.len() {
+        let mut j = 0;
+        while j < parts[i].len() {
+            all[at] = parts[i][j];
+            at += 1;
+            j += 1;
+        }
+        i += 1;
+    }
+    all
+}
+
+/// Range checks of one section's settings; each names setting, value and range.
+#[derive(Clone, Copy, Debug)]
+pub struct Checks<'a> {
+    /// What errors call the config.
+    pub section: &'a str,
+}
+
+impl Checks<'_> {
+    /// The error for a value that cannot be used.
+    pub fn refuse(&self, key: &str, value: impl std::fmt::Display, expected: &str) -> Error {
+        Error::BadValue {
+            section: self.section.to_string(),
+            key: key.to_string(),
+            value: value.to_string(),
+            expected: expected.to_string(),
+        }
+    }
+
+    /// A number that fits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] if it does not.
+    pub fn number(
+        &self,
+        key: &str,
+        value: f64,
+        fits: fn(f64) -> bool,
+        expected: &str,
+    ) -> Result<(), Error> {
+        if fits(value) { Ok(()) } else { Err(self.refuse(key, value, expected)) }
+    }
+
+    /// Numbers from 0 to 1.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] for the first one that is not.
+    pub fn unit(&self, numbers: &[(&str, f64)]) -> Result<(), Error> {
+        let fits = |x: f64| (0.0..=1.0).contains(&x);
+        numbers.iter().try_for_each(|(key, x)| self.number(key, *x, fits, "a number from 0 to 1"))
+    }
+
+    /// Numbers above 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] for the first one that is not.
+    pub fn positive(&self, numbers: &[(&str, f64)]) -> Result<(), Error> {
+        numbers.iter().try_for_each(|(key, x)| self.number(key, *x, |x| x > 0.0, "a number above 0"))
+    }
+
+    /// Finite numbers of at least 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] for the first one that is not.
+    pub fn weights(&self, numbers: &[(&str, f64)]) -> Result<(), Error> {
+        let fits = |x: f64| x >= 0.0 && x.is_finite();
+        let expected = "a finite number of at least 0";
+        numbers.iter().try_for_each(|(key, x)| self.number(key, *x, fits, expected))
+    }
+
+    /// Counts of at least 1.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] for the first one that is 0.
+    pub fn counts(&self, counts: &[(&str, usize)]) -> Result<(), Error> {
+        let zero = counts.iter().find(|(_, count)| *count == 0);
+        zero.map_or(Ok(()), |(key, _)| Err(self.refuse(key, 0, "at least 1")))
+    }
+
+    /// A count of at most `most`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] if it is more.
+    pub fn at_most(&self, key: &str, count: usize, most: usize) -> Result<(), Error> {
+        if count <= most {
+            return Ok(());
+        }
+        Err(self.refuse(key, count, &format!("at most {most}")))
+    }
+
+    /// One of some names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] if it is not.
+    pub fn name(&self, key: &str, value: &str, names: &[&str]) -> Result<(), Error> {
+        if names.contains(&value) {
+            return Ok(());
+        }
+        Err(self.refuse(key, value, &format!("one of {}", names.join(", "))))
+    }
+
+    /// Schedules whose values are finite and at least 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] for the first one with another value.
+    pub fn schedules(&self, schedules: &[(&str, &Schedule)]) -> Result<(), Error> {
+        let fits = |x: f64| x >= 0.0 && x.is_finite();
+        let bad = schedules.iter().find(|(_, schedule)| !knots(schedule).into_iter().all(fits));
+        let Some((key, schedule)) = bad else { return Ok(()) };
+        Err(self.refuse(key, schedule, "finite numbers of at least 0"))
+    }
+}
+
+/// The values between which a schedule runs.
+fn knots(schedule: &Schedule) -> Vec<f64> {
+    match schedule {
+        Schedule::Constant(value) => vec![*value],
+        Schedule::Linear { from, to } | Schedule::Cosine { from, to } => vec![*from, *to],
+        Schedule::Warmup { then, .. } => knots(then),
+        Schedule::Piecewise(points) => points.iter().map(|(_, value)| *value).collect(),
+    }
+}
+
+/// A number that can be `"off"`.
+pub mod optional {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    const OFF: &str = "off";
+
+    /// Writes the number, or `"off"`.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's.
+    #[allow(clippy::ref_option, reason = "the signature that serde calls")]
+    pub fn serialize<S: Serializer>(value: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => s.serialize_f64(*value),
+            None => s.serialize_str(OFF),
+        }
+    }
+
+    /// Reads a number or `"off"`.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a number or \"off\"")]
+        enum Form {
+            Float(f64),
+            Int(i64),
+            Text(String),
+        }
+        match Form::deserialize(d)? {
+            Form::Float(x) => Ok(Some(x)),
+            Form::Int(x) => Ok(Some(x as f64)),
+            Form::Text(text) if text == OFF => Ok(None),
+            Form::Text(_) => Err(de::Error::custom("a number or \"off\"")),
+        }
+    }
 }
 
 /// A [`cordada_nn::Schedule`] in a config: a number, or text such as `"linear(1e-3)"`.

@@ -5,6 +5,9 @@ use serde::Serialize;
 
 use crate::policy_file::{Policy, PolicyRunner};
 
+/// Steps after which an episode is cut, whatever the environment says: those of Atari's games.
+pub const MAX_STEPS: u64 = 27_000;
+
 /// How to evaluate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvalOptions {
@@ -37,7 +40,7 @@ pub struct Evaluation {
 /// Plays episodes side by side. Episode i has streams of its own, so its return depends neither on
 /// the number of episodes nor on threads.
 ///
-/// An environment without a time limit must end its episodes by itself.
+/// An episode is cut after [`MAX_STEPS`], for an environment without a time limit may go on for ever.
 pub fn evaluate(
     policy: &Policy,
     make_env: &dyn Fn() -> Box<dyn Env>,
@@ -56,11 +59,15 @@ pub fn evaluate(
         slot.reset(obs);
     }
     let mut running: Vec<usize> = (0..episodes).collect();
+    let s = runner.state_len();
+    let mut states = vec![0.0; episodes * s];
     let mut actions = vec![0.0; episodes * a];
     let mut masks = vec![true; episodes * m];
     let (mut next, mut last) = (vec![0.0; d], vec![0.0; d]);
     let (mut returns, mut lengths) = (vec![0.0; episodes], vec![0_u64; episodes]);
+    let mut steps = 0;
     while !running.is_empty() {
+        steps += 1;
         // Rows of episodes that are over have been closed up, so the batch shrinks.
         let n = running.len();
         let mut masked = false;
@@ -69,16 +76,18 @@ pub fn evaluate(
         }
         let mask = masked.then_some(&masks[..n * m]);
         let sample = (!deterministic).then_some(&mut streams[..n]);
-        runner.act(&obs[..n * d], mask, sample, &mut actions[..n * a]);
+        runner.act(&obs[..n * d], mask, &mut states[..n * s], sample, &mut actions[..n * a]);
         let mut kept = 0;
         for i in 0..n {
             next.copy_from_slice(&obs[i * d..(i + 1) * d]);
             let step = slots[i].step(&actions[i * a..(i + 1) * a], &mut next, &mut last);
-            if let Some(episode) = step.episode {
+            let so_far = slots[i].so_far();
+            if let Some(episode) = step.episode.or((steps == MAX_STEPS).then_some(so_far)) {
                 returns[running[i]] = episode.episode_return;
                 lengths[running[i]] = episode.length;
             } else {
                 obs[kept * d..(kept + 1) * d].copy_from_slice(&next);
+                states.copy_within(i * s..(i + 1) * s, kept * s);
                 slots.swap(kept, i);
                 streams.swap(kept, i);
                 running.swap(kept, i);

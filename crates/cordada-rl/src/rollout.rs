@@ -20,14 +20,21 @@ pub struct Track {
     sampler: Stream,
     /// Observation that the next step acts on: `[D]`.
     obs: Vec<f32>,
-    /// Network inputs of the true last observations of truncated episodes, and their steps.
+    /// What the policy remembers of the episode: `[S]`.
+    memory: Vec<f32>,
+    /// Network inputs of the true last observations of truncated episodes, what is remembered
+    /// there, and their steps.
     finals: Vec<f32>,
+    final_memory: Vec<f32>,
     final_steps: Vec<usize>,
 }
 
 /// What one environment gave in a segment of T steps, and what was made of it.
 #[derive(Clone, Debug)]
 pub struct Trajectory {
+    sizes: TrackSizes,
+    /// What the policy remembered before the first step: `[S]`.
+    pub memory: Vec<f32>,
     /// Raw observations `[T, D]`, kept only for the normalizer.
     pub raw_obs: Vec<f32>,
     /// What the networks saw: `[T, inputs]`.
@@ -77,9 +84,9 @@ pub struct Target {
 }
 
 /// Sizes that all tracks share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TrackSizes {
-    /// T.
+    /// T; 0 for whole episodes, which are as long as they are.
     pub num_steps: usize,
     /// Width of the networks' input.
     pub inputs: usize,
@@ -91,54 +98,118 @@ pub struct TrackSizes {
     pub mask_len: usize,
     /// D if raw observations are kept, else 0.
     pub kept_obs: usize,
+    /// S, numbers that the policy remembers.
+    pub state_len: usize,
 }
 
 impl Track {
-    /// Track `index` of a run; its environment is reset.
-    pub fn new(env: Box<dyn Env>, seed: u64, index: u32) -> Self {
+    /// Track `index` of a run; its environment is reset. The policy remembers `state_len` numbers.
+    pub fn new(env: Box<dyn Env>, seed: u64, index: u32, state_len: usize) -> Self {
         let mut obs = vec![0.0; env.obs_space().len()];
         let mut slot = Slot::new(env, Stream::new(seed, role::ENV, index));
         slot.reset(&mut obs);
         let sampler = Stream::new(seed, role::POLICY, index);
-        Self { slot, sampler, obs, finals: Vec::new(), final_steps: Vec::new() }
+        Self {
+            slot,
+            sampler,
+            obs,
+            memory: vec![0.0; state_len],
+            finals: Vec::new(),
+            final_memory: Vec::new(),
+            final_steps: Vec::new(),
+        }
     }
 }
 
 impl Trajectory {
     /// Room for a segment.
     pub fn new(sizes: TrackSizes) -> Self {
-        let TrackSizes { num_steps: t, inputs, action_len, num_params, mask_len, kept_obs } = sizes;
-        Self {
-            raw_obs: vec![0.0; t * kept_obs],
-            inputs: vec![0.0; t * inputs],
-            actions: vec![0.0; t * action_len],
-            masks: vec![true; t * mask_len],
-            params: vec![0.0; t * num_params],
-            log_prob: vec![0.0; t],
-            raw_rewards: vec![0.0; t],
-            rewards: vec![0.0; t],
-            outcomes: vec![Outcome::Continue; t],
-            values: vec![0.0; t],
-            final_values: vec![0.0; t],
+        let mut new = Self {
+            sizes,
+            memory: vec![0.0; sizes.state_len],
+            raw_obs: Vec::new(),
+            inputs: Vec::new(),
+            actions: Vec::new(),
+            masks: Vec::new(),
+            params: Vec::new(),
+            log_prob: Vec::new(),
+            raw_rewards: Vec::new(),
+            rewards: Vec::new(),
+            outcomes: Vec::new(),
+            values: Vec::new(),
+            final_values: Vec::new(),
             last_value: 0.0,
-            advantages: vec![0.0; t],
-            returns: vec![0.0; t],
-            targets: vec![Target::default(); t],
+            advantages: Vec::new(),
+            returns: Vec::new(),
+            targets: Vec::new(),
             episodes: Vec::new(),
-        }
+        };
+        new.resize(sizes.num_steps);
+        new
     }
 
-    /// Advantages and value targets by GAE.
-    pub fn estimate(&mut self, gamma: f32, lambda: f32) {
-        let segment = Segment {
+    /// T, steps that it holds.
+    pub fn num_steps(&self) -> usize {
+        self.rewards.len()
+    }
+
+    /// Makes room for `t` steps, or drops those behind.
+    fn resize(&mut self, t: usize) {
+        let TrackSizes { inputs, action_len, num_params, mask_len, kept_obs, .. } = self.sizes;
+        self.raw_obs.resize(t * kept_obs, 0.0);
+        self.inputs.resize(t * inputs, 0.0);
+        self.actions.resize(t * action_len, 0.0);
+        self.masks.resize(t * mask_len, true);
+        self.params.resize(t * num_params, 0.0);
+        let numbers = [
+            &mut self.log_prob,
+            &mut self.raw_rewards,
+            &mut self.rewards,
+            &mut self.values,
+            &mut self.final_values,
+            &mut self.advantages,
+            &mut self.returns,
+        ];
+        for numbers in numbers {
+            numbers.resize(t, 0.0);
+        }
+        self.outcomes.resize(t, Outcome::Continue);
+        self.targets.resize(t, Target::default());
+    }
+
+    /// Whether an episode began with step t of this segment.
+    pub fn starts(&self, t: usize) -> bool {
+        t > 0 && self.outcomes[t - 1].ended()
+    }
+
+    /// What an estimator reads.
+    pub fn segment(&self) -> Segment<'_, f32> {
+        Segment {
             num_envs: 1,
             rewards: &self.rewards,
             values: &self.values,
             outcomes: &self.outcomes,
             final_values: &self.final_values,
             last_values: std::slice::from_ref(&self.last_value),
-        };
-        gae(&segment, gamma, lambda, &mut self.advantages, &mut self.returns);
+        }
+    }
+
+    /// Advantages and value targets by GAE.
+    pub fn estimate(&mut self, gamma: f32, lambda: f32) {
+        self.estimate_by(|segment, advantages, returns| {
+            gae(segment, gamma, lambda, advantages, returns);
+        });
+    }
+
+    /// Advantages and value targets by an estimator that writes them, `[T]` each.
+    pub fn estimate_by(
+        &mut self,
+        estimator: impl FnOnce(&Segment<'_, f32>, &mut [f32], &mut [f32]),
+    ) {
+        let mut advantages = std::mem::take(&mut self.advantages);
+        let mut returns = std::mem::take(&mut self.returns);
+        estimator(&self.segment(), &mut advantages, &mut returns);
+        (self.advantages, self.returns) = (advantages, returns);
         for (t, target) in self.targets.iter_mut().enumerate() {
             *target = Target {
                 log_prob: self.log_prob[t],
@@ -156,20 +227,26 @@ impl Persist for Track {
         self.slot.save(w);
         self.sampler.save(w);
         w.f32s(&self.obs);
+        w.f32s(&self.memory);
     }
 
     fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         self.slot.load(r)?;
         self.sampler.load(r)?;
-        r.f32s_into(&mut self.obs)
+        r.f32s_into(&mut self.obs)?;
+        r.f32s_into(&mut self.memory)
     }
 }
+
+/// A track with what it fills.
+type Pair<'a> = (&'a mut Track, &'a mut Trajectory);
 
 /// A thread's working memory for collection.
 #[derive(Debug, Default)]
 pub struct Collector {
     tape: PolicyTape<f32>,
     x: Vec<f32>,
+    memory: Vec<f32>,
     env_action: Vec<f32>,
     final_obs: Vec<f32>,
 }
@@ -203,50 +280,104 @@ impl Collector {
         trajectories: &mut [Trajectory],
         iteration: u64,
     ) -> Result<(), Error> {
-        let num_steps = trajectories.first().map_or(0, |trajectory| trajectory.rewards.len());
-        for (track, trajectory) in tracks.iter_mut().zip(&mut *trajectories) {
-            track.final_steps.clear();
-            track.finals.clear();
-            trajectory.episodes.clear();
-        }
-        let named = |(what, value): (&str, f64)| Error::NonFinite {
-            what: what.to_string(),
-            value,
-            iteration,
-        };
-        tracks.iter().try_for_each(|track| finite("observation", &track.obs)).map_err(named)?;
+        let named = non_finite(iteration);
+        let mut pairs = paired(tracks, trajectories).map_err(&named)?;
+        let num_steps = pairs.first().map_or(0, |(_, trajectory)| trajectory.num_steps());
         for t in 0..num_steps {
-            let blocks = tracks.chunks_mut(BLOCK_ROWS).zip(trajectories.chunks_mut(BLOCK_ROWS));
-            for (tracks, trajectories) in blocks {
-                self.step(actor, tracks, trajectories, t).map_err(named)?;
+            for pairs in pairs.chunks_mut(BLOCK_ROWS) {
+                self.step(actor, pairs, t).map_err(&named)?;
             }
         }
-        let blocks = tracks.chunks(BLOCK_ROWS).zip(trajectories.chunks_mut(BLOCK_ROWS));
-        for (tracks, trajectories) in blocks {
-            self.values(actor, tracks, trajectories);
+        for pairs in pairs.chunks_mut(BLOCK_ROWS) {
+            self.values(actor, pairs);
         }
         Ok(())
+    }
+
+    /// Gathers one whole episode from each of `tracks`, which stand at an episode's beginning
+    /// before and after. An episode of `max_steps` is cut, as if by a time limit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] if an observation or reward is not finite as `f32`.
+    pub fn collect_episodes(
+        &mut self,
+        actor: Actor<'_>,
+        tracks: &mut [Track],
+        trajectories: &mut [Trajectory],
+        (iteration, max_steps): (u64, usize),
+    ) -> Result<(), Error> {
+        let named = non_finite(iteration);
+        let mut pairs = paired(tracks, trajectories).map_err(&named)?;
+        let mut running: Vec<Pair<'_>> =
+            pairs.iter_mut().map(|(track, trajectory)| (&mut **track, &mut **trajectory)).collect();
+        let mut t = 0;
+        while !running.is_empty() {
+            running.iter_mut().for_each(|(_, trajectory)| trajectory.resize(t + 1));
+            for pairs in running.chunks_mut(BLOCK_ROWS) {
+                self.step(actor, pairs, t).map_err(&named)?;
+            }
+            t += 1;
+            if t == max_steps {
+                running.iter_mut().for_each(|(track, trajectory)| self.cut(actor, track, trajectory));
+            }
+            running.retain(|(_, trajectory)| !trajectory.outcomes[t - 1].ended());
+        }
+        for pairs in pairs.chunks_mut(BLOCK_ROWS) {
+            self.values(actor, pairs);
+        }
+        Ok(())
+    }
+
+    /// Cuts an episode that goes on.
+    fn cut(&mut self, actor: Actor<'_>, track: &mut Track, trajectory: &mut Trajectory) {
+        let t = trajectory.num_steps() - 1;
+        if trajectory.outcomes[t].ended() {
+            return;
+        }
+        trajectory.outcomes[t] = Outcome::Truncated;
+        let episode_return = trajectory.raw_rewards.iter().map(|&r| f64::from(r)).sum();
+        trajectory.episodes.push((t, Episode { episode_return, length: t as u64 + 1 }));
+        self.final_obs.copy_from_slice(&track.obs);
+        track.keep_final(actor, &self.final_obs, t);
+        track.slot.reset(&mut track.obs);
+        track.memory.fill(0.0);
     }
 
     /// One step of a block of tracks.
     fn step(
         &mut self,
         actor: Actor<'_>,
-        tracks: &mut [Track],
-        trajectories: &mut [Trajectory],
+        pairs: &mut [Pair<'_>],
         t: usize,
     ) -> Result<(), (&'static str, f64)> {
         let e = actor.input.inputs();
         let p = actor.policy.distribution().num_params();
-        self.x.resize(tracks.len() * e, 0.0);
+        let s = actor.policy.state_len();
         self.final_obs.resize(actor.input.obs_len(), 0.0);
-        for (track, x) in tracks.iter().zip(self.x.chunks_exact_mut(e)) {
+        self.x.resize(pairs.len() * e, 0.0);
+        for ((track, _), x) in pairs.iter().zip(self.x.chunks_exact_mut(e)) {
             actor.input.apply(&track.obs, x);
         }
-        let params = actor.policy.act(actor.weights, &self.x, &mut self.tape);
+        self.gather_memory(pairs);
+        let params = if s == 0 {
+            actor.policy.act(actor.weights, &self.x, &mut [], &mut self.tape)
+        } else {
+            // What is remembered makes the value, so it is computed while it is at hand.
+            let (weights, memory) = (actor.weights, &mut self.memory);
+            let (params, values) =
+                actor.policy.act_and_value(weights, &self.x, memory, &mut self.tape);
+            for ((track, trajectory), (memory, &value)) in
+                pairs.iter_mut().zip(self.memory.chunks_exact(s).zip(values))
+            {
+                track.memory.copy_from_slice(memory);
+                trajectory.values[t] = value;
+            }
+            params
+        };
         let rows = self.x.chunks_exact(e).zip(params.chunks_exact(p));
-        for ((track, trajectory), (x, params)) in tracks.iter_mut().zip(trajectories).zip(rows) {
-            let d = trajectory.raw_obs.len() / trajectory.rewards.len();
+        for ((track, trajectory), (x, params)) in pairs.iter_mut().zip(rows) {
+            let d = trajectory.sizes.kept_obs;
             trajectory.raw_obs[t * d..(t + 1) * d].copy_from_slice(&track.obs[..d]);
             trajectory.inputs[t * e..(t + 1) * e].copy_from_slice(x);
             trajectory.params[t * p..(t + 1) * p].copy_from_slice(params);
@@ -263,40 +394,87 @@ impl Collector {
             trajectory.episodes.extend(step.episode.map(|episode| (t, episode)));
             if step.outcome == Outcome::Truncated {
                 finite("final observation", &self.final_obs)?;
-                let from = track.finals.len();
-                track.finals.resize(from + e, 0.0);
-                actor.input.apply(&self.final_obs, &mut track.finals[from..]);
-                track.final_steps.push(t);
+                track.keep_final(actor, &self.final_obs, t);
+            }
+            if step.outcome.ended() {
+                track.memory.fill(0.0);
             }
         }
         Ok(())
     }
 
+    /// What all tracks remember, side by side.
+    fn gather_memory(&mut self, pairs: &[Pair<'_>]) {
+        self.memory.clear();
+        pairs.iter().for_each(|(track, _)| self.memory.extend_from_slice(&track.memory));
+    }
+
     /// Values of all states of the segment, of the observation after it, and of the true last
     /// observations of truncated episodes.
-    fn values(&mut self, actor: Actor<'_>, tracks: &[Track], trajectories: &mut [Trajectory]) {
+    fn values(&mut self, actor: Actor<'_>, pairs: &mut [Pair<'_>]) {
+        if actor.policy.critic_range().is_empty() {
+            return;
+        }
         let e = actor.input.inputs();
-        for (track, trajectory) in tracks.iter().zip(&mut *trajectories) {
-            let rows = trajectory.inputs.chunks(BLOCK_ROWS * e);
-            for (x, values) in rows.zip(trajectory.values.chunks_mut(BLOCK_ROWS)) {
-                values.copy_from_slice(actor.policy.value(actor.weights, x, &mut self.tape));
+        let (policy, weights) = (actor.policy, actor.weights);
+        for (track, trajectory) in &mut *pairs {
+            if policy.state_len() == 0 {
+                let rows = trajectory.inputs.chunks(BLOCK_ROWS * e);
+                for (x, values) in rows.zip(trajectory.values.chunks_mut(BLOCK_ROWS)) {
+                    values.copy_from_slice(policy.value(weights, x, &mut [], &mut self.tape));
+                }
             }
             if !track.finals.is_empty() {
-                let values = actor.policy.value(actor.weights, &track.finals, &mut self.tape);
+                let (x, memory) = (&track.finals, &mut track.final_memory);
+                let values = policy.value(weights, x, memory, &mut self.tape);
                 for (&t, &value) in track.final_steps.iter().zip(values) {
                     trajectory.final_values[t] = value;
                 }
             }
         }
-        self.x.resize(tracks.len() * e, 0.0);
-        for (track, x) in tracks.iter().zip(self.x.chunks_exact_mut(e)) {
+        self.x.resize(pairs.len() * e, 0.0);
+        for ((track, _), x) in pairs.iter().zip(self.x.chunks_exact_mut(e)) {
             actor.input.apply(&track.obs, x);
         }
-        let values = actor.policy.value(actor.weights, &self.x, &mut self.tape);
-        for (trajectory, &value) in trajectories.iter_mut().zip(values) {
+        self.gather_memory(pairs);
+        let values = policy.value(weights, &self.x, &mut self.memory, &mut self.tape);
+        for ((_, trajectory), &value) in pairs.iter_mut().zip(values) {
             trajectory.last_value = value;
         }
     }
+}
+
+impl Track {
+    /// Keeps the true last observation of an episode that was truncated at step t.
+    fn keep_final(&mut self, actor: Actor<'_>, obs: &[f32], t: usize) {
+        let from = self.finals.len();
+        self.finals.resize(from + actor.input.inputs(), 0.0);
+        actor.input.apply(obs, &mut self.finals[from..]);
+        self.final_memory.extend_from_slice(&self.memory);
+        self.final_steps.push(t);
+    }
+}
+
+/// Tracks beside their trajectories, both ready for a segment.
+fn paired<'a>(
+    tracks: &'a mut [Track],
+    trajectories: &'a mut [Trajectory],
+) -> Result<Vec<Pair<'a>>, (&'static str, f64)> {
+    let mut pairs: Vec<Pair<'a>> = tracks.iter_mut().zip(trajectories).collect();
+    for (track, trajectory) in &mut pairs {
+        finite("observation", &track.obs)?;
+        track.final_steps.clear();
+        track.finals.clear();
+        track.final_memory.clear();
+        trajectory.episodes.clear();
+        trajectory.memory.copy_from_slice(&track.memory);
+    }
+    Ok(pairs)
+}
+
+/// Names a number that is not finite.
+fn non_finite(iteration: u64) -> impl Fn((&str, f64)) -> Error {
+    move |(what, value)| Error::NonFinite { what: what.to_string(), value, iteration }
 }
 
 /// Names the first number that is not finite.
@@ -371,8 +549,7 @@ mod tests {
             inputs: 1,
             action_len: 1,
             num_params: 1,
-            mask_len: 0,
-            kept_obs: 0,
+            ..TrackSizes::default()
         };
         let mut trajectory = Trajectory::new(sizes);
         trajectory.rewards.copy_from_slice(&[1.0, 2.0, 3.0]);

@@ -44,9 +44,9 @@ const MAX_EPISODES: usize = 1_000_000;
 impl Config for RunSettings {
     const FIELDS: &'static [Field] = RunSettings::FIELDS;
 
-    fn check(&self) -> Result<(), Error> {
+    fn check(&self, section: &str) -> Result<(), Error> {
         let refuse = |key: &str, value: String, expected: &str| Error::BadValue {
-            section: "run".to_string(),
+            section: section.to_string(),
             key: key.to_string(),
             value,
             expected: expected.to_string(),

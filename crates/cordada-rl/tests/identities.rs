@@ -4,7 +4,7 @@
 
 use cordada_env::{Outcome, Stream, role};
 use cordada_rl::distribution::{
-    Bernoulli, Categorical, DiagGaussian, Distribution, MultiCategorical, SquashedGaussian,
+    Bernoulli, Beta, Categorical, DiagGaussian, Distribution, MultiCategorical, SquashedGaussian,
 };
 use cordada_rl::estimate::{
     Segment, VtraceConfig, gae, n_step_returns, reward_to_go, td_lambda_returns, vtrace,
@@ -181,6 +181,7 @@ fn families() -> Vec<Distribution> {
         Distribution::DiagGaussian(DiagGaussian::new(2)),
         Distribution::SquashedGaussian(SquashedGaussian::new(2)),
         Distribution::SquashedGaussian(SquashedGaussian::with_bounds(&[-2.0, 0.0], &[1.0, 0.5])),
+        Distribution::Beta(Beta::with_bounds(&[-2.0, 0.0], &[1.0, 0.5])),
     ]
 }
 
@@ -369,10 +370,14 @@ fn densities_integrate_to_1_and_scores_to_0() {
     let gaussian = Distribution::DiagGaussian(DiagGaussian::new(1));
     let squashed = Distribution::SquashedGaussian(SquashedGaussian::new(1));
     let bounded = Distribution::SquashedGaussian(SquashedGaussian::with_bounds(&[-0.5], &[2.5]));
+    let beta = Distribution::Beta(Beta::with_bounds(&[-0.5], &[2.5]));
     for params in [[0.0, 0.0], [0.4, -0.7], [-0.8, -0.2]] {
-        for (pi, low, high) in
-            [(&gaussian, -12.0, 12.0), (&squashed, -1.0, 1.0), (&bounded, -0.5, 2.5)]
-        {
+        for (pi, low, high) in [
+            (&gaussian, -12.0, 12.0),
+            (&squashed, -1.0, 1.0),
+            (&bounded, -0.5, 2.5),
+            (&beta, -0.5, 2.5),
+        ] {
             let (total, mean_score) = integrate(pi, &params, low, high);
             assert!((total - 1.0).abs() < 1e-5, "{pi:?} at {params:?}: {total}");
             assert_close("E[∇ log π]", &mean_score, &[0.0; 2], 1e-4);

@@ -31,8 +31,8 @@ fn the_first_pass_over_a_batch_has_ratio_exactly_1() {
         for _ in 0..3 {
             let report = ppo.iterate().unwrap();
             // k3 is 0 only at ratio 1, and a ratio one unit off would be outside such a clip.
-            assert_eq!(metric(&report, "ppo/approx_kl"), 0.0, "{env} {more:?}");
-            assert_eq!(metric(&report, "ppo/clip_fraction"), 0.0, "{env} {more:?}");
+            assert_eq!(metric(&report, "train/approx_kl"), 0.0, "{env} {more:?}");
+            assert_eq!(metric(&report, "train/clip_fraction"), 0.0, "{env} {more:?}");
         }
     }
 }
@@ -40,17 +40,17 @@ fn the_first_pass_over_a_batch_has_ratio_exactly_1() {
 #[test]
 fn later_passes_move_the_ratio() {
     let mut ppo = ppo("CartPole-v1", &["num_epochs=2"]);
-    assert!(metric(&ppo.iterate().unwrap(), "ppo/approx_kl") > 0.0);
+    assert!(metric(&ppo.iterate().unwrap(), "train/approx_kl") > 0.0);
 }
 
 #[test]
 fn target_kl_stops_the_updates_early() {
     let settings = ["num_envs=4", "num_steps=64", "num_minibatches=4", "num_epochs=10"];
     let mut free = ppo("CartPole-v1", &settings);
-    assert_eq!(metric(&free.iterate().unwrap(), "ppo/epochs"), 10.0);
+    assert_eq!(metric(&free.iterate().unwrap(), "train/epochs"), 10.0);
     let mut held = ppo("CartPole-v1", &[&settings[..], &["target_kl=1e-4"]].concat());
     let report = held.iterate().unwrap();
-    assert!(metric(&report, "ppo/epochs") < 10.0, "{report:?}");
+    assert!(metric(&report, "train/epochs") < 10.0, "{report:?}");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn the_kl_penalty_adapts_its_coefficient() {
     for (rate, target, beta) in [("1e-6", "0.01", 0.5), ("1e-2", "1e-5", 2.0)] {
         let (rate, target) = (format!("learning_rate={rate}"), format!("kl_target={target}"));
         let mut ppo = ppo("CartPole-v1", &[&settings[..], &[&rate, &target]].concat());
-        assert_eq!(metric(&ppo.iterate().unwrap(), "ppo/kl_coef"), beta, "{rate}, {target}");
+        assert_eq!(metric(&ppo.iterate().unwrap(), "train/kl_coef"), beta, "{rate}, {target}");
     }
 }
 
@@ -70,7 +70,7 @@ fn the_penalty_sees_the_last_step() {
     // One step per iteration: before it the KL is 0, after it much above the target.
     let settings = ["objective=kl_penalty", "num_epochs=1", "num_minibatches=1"];
     let mut ppo = ppo("CartPole-v1", &[&settings[..], &["learning_rate=0.05"]].concat());
-    assert_eq!(metric(&ppo.iterate().unwrap(), "ppo/kl_coef"), 2.0);
+    assert_eq!(metric(&ppo.iterate().unwrap(), "train/kl_coef"), 2.0);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn schedules_run_over_the_whole_run() {
     let mut ppo = config.make(1).unwrap();
     // The preset's rate falls from 1e-3 to 0; iterations begin at 0, 1/4, 1/2 and 3/4.
     for share in [1.0, 0.75, 0.5, 0.25] {
-        let rate = metric(&ppo.iterate().unwrap(), "ppo/learning_rate");
+        let rate = metric(&ppo.iterate().unwrap(), "train/learning_rate");
         assert!((rate - 1e-3 * share).abs() < 1e-12, "{rate}, {share}");
     }
 }

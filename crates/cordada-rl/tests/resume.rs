@@ -62,7 +62,7 @@ fn the_penalty_of_the_variants_adapts() {
     let mut learner = make("CartPole-v1", &format!("{SMALL}{}", VARIANTS[2].1), 3, 1);
     let mut kl_coef = || {
         let report = learner.iterate().unwrap();
-        report.metrics.into_iter().find(|(name, _)| *name == "ppo/kl_coef").unwrap().1
+        report.metrics.into_iter().find(|(name, _)| *name == "train/kl_coef").unwrap().1
     };
     let betas = [kl_coef(), kl_coef(), kl_coef()];
     assert!(betas.iter().any(|beta| *beta != 1.0), "{betas:?}");

@@ -91,8 +91,8 @@ fn what_was_forbidden_in_collection_is_forbidden_in_the_update() {
         let mut learner = make_in(ppo(), &probe.maker(), &table(settings), (3, 1)).unwrap();
         for _ in 0..2 {
             let report = learner.iterate().unwrap();
-            let approx_kl = report.metrics.iter().find(|(name, _)| *name == "ppo/approx_kl");
-            assert_eq!(approx_kl, Some(&("ppo/approx_kl", 0.0)));
+            let approx_kl = report.metrics.iter().find(|(name, _)| *name == "train/approx_kl");
+            assert_eq!(approx_kl, Some(&("train/approx_kl", 0.0)));
         }
     }
 }

@@ -20,7 +20,7 @@
 //! let mut algorithm = config.make(1)?;
 //! while algorithm.steps() < config.run.total_steps {
 //!     let report = algorithm.iterate()?;
-//!     assert!(report.metrics.iter().any(|(name, _)| *name == "ppo/approx_kl"));
+//!     assert!(report.metrics.iter().any(|(name, _)| *name == "train/approx_kl"));
 //! }
 //! # Ok::<(), cordada::rl::Error>(())
 //! ```

@@ -7,7 +7,7 @@ use cordada::env::{BoxSpace, Space, Stream, role};
 use cordada::nn::kernel::{Isa, Task};
 use cordada::nn::{Init, Optimizer, OptimizerConfig, clip_global_norm};
 use cordada::rl::objective::{ValueClip, clipped_surrogate, clipped_value_loss};
-use cordada::rl::policy::{ActorCritic, BLOCK_ROWS, LogStd, PolicySpec, PolicyTape, PolicyWeights};
+use cordada::rl::policy::{ActorCritic, ActorCriticSpec, BLOCK_ROWS, Encoder, LogStd, PolicyTape, PolicyWeights};
 use serde::Serialize;
 
 use super::peak::peak_gflops;
@@ -161,12 +161,14 @@ struct Minibatch {
 impl Minibatch {
     fn new(shape: &Shape, batch: usize, seed: u64) -> Result<Self, Failure> {
         let hidden = vec![shape.hidden; 2];
-        let network = ActorCritic::new(&PolicySpec {
+        let network = ActorCritic::new(&ActorCriticSpec {
             inputs: shape.inputs,
             action_space: (shape.action_space)(),
+            encoder: Encoder::Flat,
             trunk: Vec::new(),
+            memory: None,
             actor: hidden.clone(),
-            critic: hidden,
+            critic: Some(hidden),
             activation: shape.activation.to_string(),
             layer_norm: false,
             log_std: LogStd::Shared,
@@ -190,7 +192,7 @@ impl Minibatch {
         }
         let mut tape = PolicyTape::default();
         let (mut old_log_prob, mut entropy) = (vec![0.0; batch], vec![0.0; batch]);
-        let params = network.act(&weights, &x, &mut tape);
+        let params = network.act(&weights, &x, &mut [], &mut tape);
         distribution.log_prob_entropy_batch(
             params,
             None,
@@ -221,7 +223,7 @@ impl Minibatch {
 
     fn forward(&mut self) {
         for x in self.x.chunks(BLOCK_ROWS * self.inputs) {
-            self.network.forward(&self.weights, x, &mut self.tape);
+            self.network.forward(&self.weights, x, None, &mut self.tape);
         }
     }
 
@@ -244,7 +246,7 @@ impl Minibatch {
         let (p, a) = (pi.num_params(), pi.action_len());
         let x = &self.x[rows.start * self.inputs..rows.end * self.inputs];
         let actions = &self.actions[rows.start * a..rows.end * a];
-        let (params, values) = self.network.forward(&self.weights, x, &mut self.tape);
+        let (params, values) = self.network.forward(&self.weights, x, None, &mut self.tape);
         let log_prob = &mut self.log_prob[rows.clone()];
         let entropy = &mut self.entropy[rows.clone()];
         pi.log_prob_entropy_batch(params, None, actions, log_prob, entropy);
@@ -258,7 +260,7 @@ impl Minibatch {
         for ((&value, &target), d) in values.iter().zip(&self.returns[rows]).zip(&mut *d_values) {
             *d = -0.5 * weight * clipped_value_loss(value, value, target, ValueClip::Off).d_value;
         }
-        let d = (&*d_params, &*d_values);
+        let d = (Some(&*d_params), Some(&*d_values));
         self.network.backward(&self.weights, x, &mut self.tape, d, &mut self.grad);
     }
 }
@@ -292,7 +294,7 @@ mod tests {
     fn the_minibatch_that_is_timed_learns() {
         let mut minibatch = Minibatch::new(&SHAPES[0], 64, 1).unwrap();
         let error = |m: &mut Minibatch| -> f32 {
-            let (_, values) = m.network.forward(&m.weights, &m.x, &mut m.tape);
+            let (_, values) = m.network.forward(&m.weights, &m.x, None, &mut m.tape);
             values.iter().zip(&m.returns).map(|(v, r)| (v - r).powi(2)).sum()
         };
         let before = error(&mut minibatch);

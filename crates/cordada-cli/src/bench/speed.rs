@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use cordada::rl::config::parse_assignment;
-use cordada::rl::policy::ActorCritic;
 use cordada::rl::train::RunConfig;
 use serde::Serialize;
 use toml::Value;
@@ -125,11 +124,7 @@ fn train(config: &RunConfig, threads: usize) -> Result<Trained, Failure> {
     }
     let ended = Instant::now();
     let steps = algorithm.steps();
-    let epochs = config.settings.get("num_epochs").and_then(Value::as_integer).unwrap_or(0);
-    // Each sample goes forward once when it is collected and, per epoch, forward once and back
-    // twice: once for the inputs' gradient and once for the weights'.
-    let forward = ActorCritic::new(&algorithm.policy().spec).forward_flops();
-    let flops = (forward as u64 * steps * (1 + 3 * epochs as u64)) as f64;
+    let flops = algorithm.flops() as f64;
     let final_return = config.evaluate(&*algorithm)?.mean_return;
     Ok(Trained { steps, flops, began, ended, final_return })
 }

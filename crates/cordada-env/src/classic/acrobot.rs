@@ -19,6 +19,7 @@ pub const SPEC: EnvSpec = EnvSpec {
     max_episode_steps: Some(500),
     reward_threshold: Some(-100.0),
     make: || Box::new(Acrobot::new()),
+    make_with: None,
 };
 
 const NAME: &str = "Acrobot-v1";

@@ -17,6 +17,7 @@ pub const SPEC: EnvSpec = EnvSpec {
     max_episode_steps: Some(500),
     reward_threshold: Some(475.0),
     make: || Box::new(CartPole::new()),
+    make_with: None,
 };
 
 const NAME: &str = "CartPole-v1";

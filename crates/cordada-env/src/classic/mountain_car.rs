@@ -17,6 +17,7 @@ pub const SPEC: EnvSpec = EnvSpec {
     max_episode_steps: Some(200),
     reward_threshold: Some(-110.0),
     make: || Box::new(MountainCar::new()),
+    make_with: None,
 };
 
 const NAME: &str = "MountainCar-v0";

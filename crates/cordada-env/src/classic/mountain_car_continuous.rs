@@ -17,6 +17,7 @@ pub const SPEC: EnvSpec = EnvSpec {
     max_episode_steps: Some(999),
     reward_threshold: Some(90.0),
     make: || Box::new(MountainCarContinuous::new()),
+    make_with: None,
 };
 
 const NAME: &str = "MountainCarContinuous-v0";

@@ -19,6 +19,7 @@ pub const SPEC: EnvSpec = EnvSpec {
     max_episode_steps: Some(200),
     reward_threshold: None,
     make: || Box::new(Pendulum::new()),
+    make_with: None,
 };
 
 const NAME: &str = "Pendulum-v1";

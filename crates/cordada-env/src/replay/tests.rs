@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::*;
@@ -148,7 +149,7 @@ fn what_is_not_a_recording_is_refused() {
     assert!(unknown.contains("did you mean \"MountainCar-v0\"?"), "{unknown}");
     let options = message("options", Sample::new().set("kwargs", r#"{"goal_velocity": 1}"#));
     assert!(
-        options.contains("the options {\"goal_velocity\": 1}, which MountainCar-v0"),
+        options.contains("the options {\"goal_velocity\":1}, which MountainCar-v0"),
         "{options}"
     );
     let list = r#"[{"name": "t00", "kwargs": {"goal_velocity": 1}}]"#;
@@ -170,4 +171,122 @@ fn what_is_not_a_recording_is_refused() {
     let mut sample = Sample::new();
     *sample.tensor("t00.reward") = ("t00.reward", Dtype::F16, vec![0; 6]);
     assert!(message("type", sample).contains("of the type F16"));
+}
+
+/// A recording of two steps in the frozen lake of 2 cells, `S` and `G`, driven by draws.
+fn lake() -> Sample {
+    let i64s = |values: &[i64]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    // From either cell: four actions of three outcomes, each a third; the goal keeps.
+    let (third, side) = (1.0 / 3.0, (1.0 - 1.0 / 3.0) / 2.0);
+    let prob = [[side, third, side]; 4].concat();
+    let goal = [[1.0, 0.0, 0.0]; 4].concat();
+    // Left (and from it up, down), down, right, up; only right moves.
+    let next = [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]];
+    let next: Vec<i64> = [next.concat(), vec![1, 1, 1]].concat();
+    let entered = |i: usize, next: i64| i < 12 && next == 1;
+    let reward: Vec<f64> =
+        next.iter().enumerate().map(|(i, &n)| f64::from(u8::from(entered(i, n)))).collect();
+    let done = next.iter().map(|&n| u8::from(n == 1)).collect();
+    Sample {
+        metadata: vec![
+            ("env_id", "FrozenLake-v1".into()),
+            ("kwargs", r#"{"is_slippery": false}"#.into()),
+            (
+                "trajectories",
+                r#"[{"name": "t00", "kwargs": {"is_slippery": true, "desc": ["SG"]}}]"#.into(),
+            ),
+        ],
+        tensors: vec![
+            ("P.count", Dtype::I64, i64s(&[3, 3, 3, 3, 1, 1, 1, 1])),
+            ("P.next", Dtype::I64, i64s(&next)),
+            ("P.prob", Dtype::F64, bytes_f64(&[prob, goal].concat())),
+            ("P.reward", Dtype::F64, bytes_f64(&reward)),
+            ("P.done", Dtype::U8, done),
+            ("initial_distribution", Dtype::F64, bytes_f64(&[1.0, 0.0])),
+            ("t00.state", Dtype::I64, i64s(&[0, 0, 1])),
+            ("t00.obs", Dtype::I64, i64s(&[0, 0, 1])),
+            ("t00.action", Dtype::I64, i64s(&[2, 2])),
+            ("t00.reward", Dtype::F64, bytes_f64(&[0.0, 1.0])),
+            ("t00.terminated", Dtype::U8, vec![0, 1]),
+            ("t00.truncated", Dtype::U8, vec![0, 0]),
+            // Reset, slip down, go right.
+            ("t00.draws", Dtype::F64, bytes_f64(&[0.9, 0.2, 0.5])),
+            ("t00.draws_ptr", Dtype::I64, i64s(&[0, 1, 2, 3])),
+        ],
+    }
+}
+
+#[test]
+fn a_random_environment_is_driven_by_its_draws() {
+    let report = lake().replay("draws").unwrap();
+    assert_eq!((report.steps, report.max_diff_state, report.max_diff_obs), (2, 0.0, 0.0));
+    assert_eq!((report.max_diff_reward, report.flag_mismatches), (0.0, 0));
+    // With another draw the first step goes to the goal: 1 in the observation and the reward.
+    let mut other = lake();
+    other.tensor("t00.draws").2 = bytes_f64(&[0.9, 0.4, 0.5]);
+    let report = other.replay("other-draws").unwrap();
+    assert_eq!(
+        (report.max_diff_obs, report.max_diff_state, report.max_diff_reward),
+        (1.0, 1.0, 1.0)
+    );
+    assert_eq!(report.flag_mismatches, 1);
+    // The observation of the reset counts too.
+    let mut other = lake();
+    other.tensor("t00.obs").2[0] = 1;
+    assert_eq!(other.replay("first-obs").unwrap().max_diff_obs, 1.0);
+    // Unless the state was set after it.
+    let list = r#"[{"name": "t00", "initial_state_set": true, "kwargs": {"is_slippery": true,
+        "desc": ["GS"]}}]"#;
+    let mut other = lake().set("trajectories", list);
+    other.tensors.retain(|tensor| !tensor.0.starts_with("P."));
+    let report = other.replay("state-set").unwrap();
+    assert_eq!((report.max_diff_reward, report.flag_mismatches), (1.0, 1));
+}
+
+#[test]
+fn draws_that_do_not_fit_are_refused() {
+    let message = |change: &dyn Fn(&mut Sample)| {
+        let mut sample = lake();
+        change(&mut sample);
+        sample.replay("bad-draws").unwrap_err().to_string()
+    };
+    let error = message(&|s| s.tensor("t00.draws").2 = bytes_f64(&[0.9, 1.5, 0.5]));
+    assert!(error.contains("trajectory t00, step 1: recorded draw 0 is 1.5"), "{error}");
+    let error = message(&|s| s.tensor("t00.draws_ptr").2[8] = 2);
+    assert!(error.contains("step 0: the environment uses 1 draws here, 2 are"), "{error}");
+    let error = message(&|s| s.tensor("t00.draws_ptr").2[24] = 9);
+    assert!(error.contains("\"t00.draws\"") && error.ends_with("3 numbers, not 9"), "{error}");
+    let error = message(&|s| s.tensors.retain(|tensor| tensor.0 != "t00.draws_ptr"));
+    assert!(error.contains("lacks the tensor \"t00.draws_ptr\""), "{error}");
+    // Blackjack has no state to start from, so without draws it cannot be replayed.
+    let mut sample = Sample::new().set("env_id", "Blackjack-v1");
+    sample.tensor("t00.obs").2 = bytes_f32(&[0.0; 12]);
+    let error = sample.replay("no-draws").unwrap_err().to_string();
+    assert!(error.ends_with("step 0: this environment's state cannot be set"), "{error}");
+}
+
+#[test]
+fn another_table_is_refused() {
+    let message = |change: &dyn Fn(&mut Sample)| {
+        let mut sample = lake();
+        change(&mut sample);
+        sample.replay("table").unwrap_err().to_string()
+    };
+    // A probability off by 5e-14 (a byte in the middle of the mantissa), a state, an end.
+    let error = message(&|s| s.tensor("P.prob").2[1] ^= 4);
+    assert!(error.starts_with("tensor \"P.prob\"") && error.contains("[0, 0, 0]"), "{error}");
+    let error = message(&|s| s.tensor("P.next").2[5 * 8] = 0);
+    assert!(error.contains("is 0 at [0, 1, 2], the environment has 1"), "{error}");
+    let error = message(&|s| s.tensor("P.done").2[12] = 0);
+    assert!(error.starts_with("tensor \"P.done\"") && error.contains("[1, 0, 0]"), "{error}");
+    let error = message(&|s| s.tensor("P.reward").2 = bytes_f64(&[0.5; 24]));
+    assert!(error.starts_with("tensor \"P.reward\""), "{error}");
+    let error = message(&|s| s.tensor("P.count").2[0] = 1);
+    assert!(error.contains("is 1 at [0, 0], the environment has 3"), "{error}");
+    let error = message(&|s| s.tensor("initial_distribution").2 = bytes_f64(&[1.0 - 1e-14, 1e-14]));
+    assert!(error.starts_with("tensor \"initial_distribution\""), "{error}");
+    let mut sample = Sample::new();
+    sample.tensors.push(("P.count", Dtype::I64, vec![0; 8]));
+    let error = sample.replay("no-table").unwrap_err().to_string();
+    assert!(error.ends_with("holds a transition table, MountainCar-v0 has none here"), "{error}");
 }

@@ -19,10 +19,20 @@ impl<E: Env> TimeLimit<E> {
     pub fn new(inner: E, max_steps: u32) -> Self {
         Self { inner, max_steps, elapsed: 0 }
     }
+
+    /// Counts a step, and truncates if it is the last one allowed.
+    #[inline]
+    fn count(&mut self, mut step: Step) -> Step {
+        self.elapsed = self.elapsed.saturating_add(1);
+        if step.outcome == Outcome::Continue && self.elapsed >= self.max_steps {
+            step.outcome = Outcome::Truncated;
+        }
+        step
+    }
 }
 
 impl<E: Env> Env for TimeLimit<E> {
-    pass_on!(obs_space, action_space, action_mask);
+    pass_on!(obs_space, action_space, action_mask, table);
 
     fn reset(&mut self, stream: &mut Stream, obs: &mut [f32]) {
         self.elapsed = 0;
@@ -31,12 +41,23 @@ impl<E: Env> Env for TimeLimit<E> {
 
     #[inline]
     fn step(&mut self, action: &[f32], stream: &mut Stream, obs: &mut [f32]) -> Step {
-        let mut step = self.inner.step(action, stream, obs);
-        self.elapsed = self.elapsed.saturating_add(1);
-        if step.outcome == Outcome::Continue && self.elapsed >= self.max_steps {
-            step.outcome = Outcome::Truncated;
-        }
-        step
+        let step = self.inner.step(action, stream, obs);
+        self.count(step)
+    }
+
+    fn reset_recorded(&mut self, draws: &[f64], obs: &mut [f32]) -> Result<(), Error> {
+        self.elapsed = 0;
+        self.inner.reset_recorded(draws, obs)
+    }
+
+    fn step_recorded(
+        &mut self,
+        action: &[f32],
+        draws: &[f64],
+        obs: &mut [f32],
+    ) -> Result<Step, Error> {
+        let step = self.inner.step_recorded(action, draws, obs)?;
+        Ok(self.count(step))
     }
 
     fn save(&self, w: &mut StateWriter) {

@@ -18,11 +18,11 @@ fn report(lines: &str) -> Result<String, Error> {
 const START: &str = r#"{"event":"start","run":"runs/a","algo":"ppo","env":"Pendulum-v1","seed":7,"total_steps":3000,"threads":2,"version":"0.1.0"}
 "#;
 
-const RUN: &str = r#"{"event":"metrics","step":1000,"iteration":1,"rollout/episode_return":-1196.7,"ppo/entropy":1.25,"ppo/std":"nan","mine/number":3,"time":{"time/seconds":0.5,"time/steps_per_s":2000}}
+const RUN: &str = r#"{"event":"metrics","step":1000,"iteration":1,"rollout/episode_return":-1196.7,"train/entropy":1.25,"train/std":"nan","mine/number":3,"time":{"time/seconds":0.5,"time/steps_per_s":2000}}
 {"event":"warning","step":1000,"message":"look: <script>alert('x')</script> & \"more\""}
-{"event":"metrics","step":2000,"iteration":2,"rollout/episode_return":-800,"ppo/entropy":"inf","ppo/std":"nan","mine/number":4,"time":{"time/seconds":1.0,"time/steps_per_s":2000}}
+{"event":"metrics","step":2000,"iteration":2,"rollout/episode_return":-800,"train/entropy":"inf","train/std":"nan","mine/number":4,"time":{"time/seconds":1.0,"time/steps_per_s":2000}}
 {"event":"checkpoint","step":2000,"path":"c"}
-{"event":"metrics","step":3000,"iteration":3,"rollout/episode_return":-400.5,"ppo/entropy":0.75,"ppo/std":"nan","mine/number":6,"time":{"time/seconds":1.5,"time/steps_per_s":2000}}
+{"event":"metrics","step":3000,"iteration":3,"rollout/episode_return":-400.5,"train/entropy":0.75,"train/std":"nan","mine/number":6,"time":{"time/seconds":1.5,"time/steps_per_s":2000}}
 {"event":"evaluation","step":3000,"episodes":100,"mean_return":-166.37,"std_return":109.67,"mean_length":200,"deterministic":true}
 "#;
 
@@ -72,8 +72,8 @@ fn a_page_tells_the_run() {
             "<dt>Seed</dt><dd>7</dd>",
             "<dt>Threads</dt><dd>2</dd>",
             "<dt>Version</dt><dd>0.1.0</dd>",
-            "ppo/entropy<small> nats</small></th><td>0.75</td><td>0.75</td><td>1.25</td>",
-            "ppo/std<small> action</small></th><td>nan</td><td>nan</td><td>nan</td>",
+            "train/entropy<small> nats</small></th><td>0.75</td><td>0.75</td><td>1.25</td>",
+            "train/std<small> action</small></th><td>nan</td><td>nan</td><td>nan</td>",
             "mine/number<small></small></th><td>6</td><td>3</td><td>6</td>",
             "eval/mean_length<small> steps</small></th><td>200</td><td>200</td><td>200</td>",
             "<p><small>1 value is not finite and left out.</small></p>",
@@ -90,7 +90,7 @@ fn every_metric_that_can_be_drawn_has_one_chart_in_the_order_of_the_list() {
     assert_eq!(tags(&html).iter().filter(|tag| **tag == "svg").count(), 5);
     let labels: Vec<&str> =
         html.split("aria-label=\"").skip(1).map(|rest| rest.split_once('"').unwrap().0).collect();
-    let expected = [MAIN, "ppo/entropy", "time/seconds", "time/steps_per_s", "mine/number"];
+    let expected = [MAIN, "train/entropy", "time/seconds", "time/steps_per_s", "mine/number"];
     assert_eq!(labels, expected);
     // 1000, 2000 and 3000 of 3000 steps; the return from −1.2k to 0: −800 is ⅔ down.
     assert_has(
@@ -101,7 +101,7 @@ fn every_metric_that_can_be_drawn_has_one_chart_in_the_order_of_the_list() {
             r#"<path class="mark" d="M1000 55.5h0"/>"#,
         ],
     );
-    assert!(html.contains(&escape(find_metric("ppo/entropy").unwrap().trouble)));
+    assert!(html.contains(&escape(find_metric("train/entropy").unwrap().trouble)));
     assert!(html.contains(&escape(find_metric(MAIN).unwrap().summary)));
 }
 

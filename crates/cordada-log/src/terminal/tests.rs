@@ -77,7 +77,7 @@ fn the_line_fits_its_columns() {
         progress_line(&progress, &LOOK, 80),
         " 42% ━━━━━━━──────────  42.0k/100k  21.0k/s  2s, 3s left  return 80.0   ▁▂▃▄▅▆▇█"
     );
-    progress.update(&[("ppo/approx_kl", 0.0091), ("ppo/entropy", 0.5512)]);
+    progress.update(&[("train/approx_kl", 0.0091), ("train/entropy", 0.5512)]);
     assert_eq!(
         progress_line(&progress, &LOOK, 80),
         " 42% ━━━━━━━──────────  42.0k/100k  21.0k/s  2s, 3s left  return 80.0   ▁▂▃▄▅▆▇█"
@@ -102,7 +102,7 @@ fn the_line_fits_its_columns() {
 #[test]
 fn the_line_of_a_log_is_without_drawings() {
     let mut progress = progress();
-    progress.update(&[("ppo/approx_kl", 0.0091), ("ppo/entropy", 0.5512)]);
+    progress.update(&[("train/approx_kl", 0.0091), ("train/entropy", 0.5512)]);
     let look = Look { symbols: ASCII, color: false, drawings: false };
     assert_eq!(
         progress_line(&progress, &look, 80),

@@ -11,6 +11,7 @@
 //! | [`Bernoulli`] | n logits | n times 0 or 1 |
 //! | [`DiagGaussian`] | A means, A log standard deviations | A numbers |
 //! | [`SquashedGaussian`] | as the normal distribution before squashing | A numbers inside bounds |
+//! | [`Beta`] | A numbers for α, A for β | A numbers inside bounds |
 //!
 //! A mask (of as many flags as there are logits, `true` = allowed) restricts a choice to the
 //! allowed actions: probabilities are a softmax over these alone, and a masked logit has no
@@ -20,6 +21,7 @@
 //! The equations stand in the families' files.
 
 mod bernoulli;
+mod beta;
 mod categorical;
 mod categorical_lanes;
 mod family;
@@ -27,6 +29,7 @@ mod gaussian;
 #[cfg(test)]
 mod gradient_tests;
 mod multi_categorical;
+mod special;
 mod squashed;
 
 use cordada_env::Stream;
@@ -34,6 +37,7 @@ use cordada_nn::Real;
 use cordada_nn::kernel::Isa;
 
 pub use bernoulli::Bernoulli;
+pub use beta::Beta;
 pub use categorical::{Categorical, gumbel};
 pub use gaussian::DiagGaussian;
 pub use multi_categorical::MultiCategorical;
@@ -68,6 +72,8 @@ pub enum Distribution {
     DiagGaussian(DiagGaussian),
     /// Independent normal components, squashed into a box.
     SquashedGaussian(SquashedGaussian),
+    /// Independent Beta components, on a box.
+    Beta(Beta),
 }
 
 /// Runs `$body` with `$family` the family's own struct: one branch a call, the rest is compiled
@@ -80,6 +86,7 @@ macro_rules! each {
             Distribution::Bernoulli($family) => $body,
             Distribution::DiagGaussian($family) => $body,
             Distribution::SquashedGaussian($family) => $body,
+            Distribution::Beta($family) => $body,
         }
     };
 }
@@ -125,6 +132,7 @@ impl Distribution {
             Self::Bernoulli(_) => "Bernoulli distribution",
             Self::DiagGaussian(_) => "diagonal Gaussian",
             Self::SquashedGaussian(_) => "squashed Gaussian",
+            Self::Beta(_) => "Beta distribution",
         }
     }
 }
@@ -274,7 +282,8 @@ impl Distribution {
     ///
     /// A choice takes one uniform number and goes up the cumulative probabilities
     /// ([`Categorical::inverse_cdf`]), a bit takes one, a component of a normal distribution takes
-    /// one normal number: how far the stream moves does not depend on the values.
+    /// one normal number: how far the stream moves does not depend on the values. Only a [`Beta`]
+    /// component tries until a number is accepted.
     pub fn sample<F: Real>(
         &self,
         params: &[F],
@@ -300,7 +309,8 @@ impl Distribution {
     }
 
     /// The most probable action, the first of equals; the squashed mean of a
-    /// [`SquashedGaussian`], whose density may be higher elsewhere.
+    /// [`SquashedGaussian`], whose density may be higher elsewhere, and the middle for a [`Beta`]
+    /// component that is uniform.
     pub fn mode<F: Real>(&self, params: &[F], mask: Option<&[bool]>, action: &mut [F]) {
         self.check(1, params, mask, Some(action));
         each!(self, family => family.mode(params, mask, action));

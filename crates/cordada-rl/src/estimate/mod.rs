@@ -15,16 +15,19 @@
 //!
 //! and both kinds of end stop a recursion, for the next row belongs to another episode.
 
+mod categorical_projection;
 mod episode;
 mod gae;
 pub mod kl;
 mod moments;
 mod returns;
+pub mod td_target;
 mod vtrace;
 
 use cordada_env::Outcome;
 use cordada_nn::Real;
 
+pub use categorical_projection::Support;
 pub use episode::{EpisodeStats, episode_stats};
 pub use gae::gae;
 pub use moments::{Standardizer, explained_variance, normalize_advantages};

@@ -8,11 +8,17 @@
 //! [`Distribution`](crate::distribution::Distribution).
 
 mod clip;
+mod distributional;
 mod kl_penalty;
 mod policy_gradient;
+mod td;
+mod temperature;
 mod value;
 
 pub use clip::{ClipRange, Surrogate, clipped_surrogate, dual_clipped_surrogate, surrogate};
+pub use distributional::{QuantileReduction, categorical_cross_entropy, quantile_huber};
 pub use kl_penalty::AdaptiveKl;
 pub use policy_gradient::{Term, policy_gradient};
+pub use td::{TdLoss, huber};
+pub use temperature::{TemperatureTerm, temperature_loss};
 pub use value::{ValueClip, ValueTerm, clipped_value_loss, value_loss};
