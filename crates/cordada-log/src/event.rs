@@ -63,6 +63,13 @@ pub enum Event {
         /// Its folder.
         path: String,
     },
+    /// Something that the user may want to know, such as the memory that the run will take.
+    Note {
+        /// Environment steps since the run began.
+        step: u64,
+        /// What.
+        message: String,
+    },
     /// Something that the user should know but that does not stop the run.
     Warning {
         /// Environment steps since the run began.

@@ -171,6 +171,43 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
+        name: "train/actor_loss",
+        unit: "reward",
+        summary: "Minus the value that the critics give to the actor's own actions, in soft \
+                  methods with the worth of their entropy (minus alpha times log-probability). \
+                  It falls as the agent expects more.",
+        trouble: "Falls far below minus any return that occurs: the critics overestimate; lower \
+                  the learning rate, or use twin critics. Rises for good: the agent expects less \
+                  and less.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/alpha",
+        unit: "reward/nat",
+        summary: "Temperature of a soft policy: what a nat of entropy is worth beside the reward. \
+                  Where it is learned, it rises while the policy is less random than \
+                  target_entropy.",
+        trouble: "Grows without end: the policy cannot have the entropy that is asked for; lower \
+                  target_entropy. At 0 while the return is still low: the agent stopped exploring; \
+                  raise target_entropy or fix alpha.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/epsilon",
+        unit: "1",
+        summary: "Share of actions that are taken at random, after its schedule.",
+        trouble: "At its lowest value before any reward was found: the agent stopped exploring; \
+                  stretch the schedule.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "replay/size",
+        unit: "transitions",
+        summary: "Transitions that the replay memory holds.",
+        trouble: "Stays far below buffer_size in a long run: memory is set aside for nothing.",
+        deterministic: true,
+    },
+    MetricSpec {
         name: "eval/mean_return",
         unit: "reward",
         summary: "Mean return of the evaluation episodes, played with the policy held fixed. The \
@@ -240,7 +277,7 @@ mod tests {
                 assert!(!part.is_empty() && part.chars().all(plain), "{}", metric.name);
             }
         }
-        assert_eq!(seen.len(), 22);
+        assert_eq!(seen.len(), 26);
     }
 
     #[test]

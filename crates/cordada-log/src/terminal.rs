@@ -159,6 +159,7 @@ impl TerminalSink {
             Event::Evaluation { mean_return, .. } => {
                 self.progress.eval_return = Some(*mean_return);
             }
+            Event::Note { message, .. } => self.screen.print(message),
             Event::Warning { message, .. } => {
                 let text = format!("{} {message}", self.look.paint(YELLOW, "warning:"));
                 self.screen.print(&text);

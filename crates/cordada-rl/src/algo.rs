@@ -23,8 +23,16 @@ macro_rules! algorithms {
 algorithms! {
     reinforce: SPEC;
     a2c: ACTOR_CRITIC, A2C;
+    a3c: SPEC;
+    trpo: NPG, TRPO;
     ppo: SPEC;
+    appo: SPEC;
     dqn: DQN, DOUBLE_DQN;
+    c51: SPEC;
+    ddpg: DDPG, TD3;
+    sac: SPEC;
+    tqc: SPEC;
+    discrete_sac: SPEC;
 }
 
 pub mod off_policy;
@@ -44,6 +52,10 @@ pub struct AlgoSpec {
     pub accepts: &'static str,
     /// Whether it takes the action space.
     pub takes: fn(&Space) -> bool,
+    /// Observation spaces that it takes, in words.
+    pub observes: &'static str,
+    /// Whether it takes the observation space.
+    pub sees: fn(&Space) -> bool,
     /// Whether its policy may have memory.
     pub recurrent: bool,
     /// Whether it never takes an action that the environment forbids.
@@ -68,24 +80,36 @@ pub enum Resume {
 }
 
 impl AlgoSpec {
-    /// Checks that it can act in the space.
+    /// Whether it can learn in the environment.
+    pub fn fits(&self, env: &dyn Env) -> bool {
+        (self.takes)(env.action_space()) && (self.sees)(env.obs_space())
+    }
+
+    /// Checks that it can learn in the environment called `name`.
     ///
     /// # Errors
     ///
     /// [`Error::Space`] if it cannot.
-    pub fn check_space(&self, env: &str, space: &Space) -> Result<(), Error> {
-        if (self.takes)(space) {
-            return Ok(());
-        }
-        Err(Error::Space {
+    pub fn check(&self, name: &str, env: &dyn Env) -> Result<(), Error> {
+        let refuse = |what, space: &Space, accepts| Error::Space {
             algo: self.name,
-            what: "action space",
+            what,
             space: space.to_string(),
-            env: env.to_string(),
-            accepts: self.accepts,
-        })
+            env: name.to_string(),
+            accepts,
+        };
+        if !(self.takes)(env.action_space()) {
+            return Err(refuse("action space", env.action_space(), self.accepts));
+        }
+        if !(self.sees)(env.obs_space()) {
+            return Err(refuse("observation space", env.obs_space(), self.observes));
+        }
+        Ok(())
     }
 }
+
+/// Any observations: what [`AlgoSpec::observes`] says of most algorithms.
+pub const ANY_OBS: &str = "any observation space";
 
 impl fmt::Debug for AlgoSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

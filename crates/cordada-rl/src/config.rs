@@ -331,46 +331,54 @@ fn knots(schedule: &Schedule) -> Vec<f64> {
     }
 }
 
-/// A number that can be `"off"`.
-pub mod optional {
-    use serde::{Deserialize, Deserializer, Serializer, de};
+/// A number that can be a word instead, which stands for none.
+macro_rules! number_or {
+    ($module:ident, $word:literal) => {
+        #[doc = concat!("A number that can be `\"", $word, "\"`.")]
+        pub mod $module {
+            use serde::{Deserialize, Deserializer, Serializer, de};
 
-    const OFF: &str = "off";
+            const EXPECTED: &str = concat!("a number or \"", $word, "\"");
 
-    /// Writes the number, or `"off"`.
-    ///
-    /// # Errors
-    ///
-    /// The serializer's.
-    #[allow(clippy::ref_option, reason = "the signature that serde calls")]
-    pub fn serialize<S: Serializer>(value: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => s.serialize_f64(*value),
-            None => s.serialize_str(OFF),
-        }
-    }
+            /// Writes the number, or the word.
+            ///
+            /// # Errors
+            ///
+            /// The serializer's.
+            #[allow(clippy::ref_option, reason = "the signature that serde calls")]
+            pub fn serialize<S: Serializer>(value: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+                match value {
+                    Some(value) => s.serialize_f64(*value),
+                    None => s.serialize_str($word),
+                }
+            }
 
-    /// Reads a number or `"off"`.
-    ///
-    /// # Errors
-    ///
-    /// If it is neither.
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a number or \"off\"")]
-        enum Form {
-            Float(f64),
-            Int(i64),
-            Text(String),
+            /// Reads a number or the word.
+            ///
+            /// # Errors
+            ///
+            /// If it is neither.
+            pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+                #[derive(Deserialize)]
+                #[serde(untagged)]
+                enum Form {
+                    Float(f64),
+                    Int(i64),
+                    Text(String),
+                }
+                match Form::deserialize(d).map_err(|_| de::Error::custom(EXPECTED))? {
+                    Form::Float(x) => Ok(Some(x)),
+                    Form::Int(x) => Ok(Some(x as f64)),
+                    Form::Text(text) if text == $word => Ok(None),
+                    Form::Text(_) => Err(de::Error::custom(EXPECTED)),
+                }
+            }
         }
-        match Form::deserialize(d)? {
-            Form::Float(x) => Ok(Some(x)),
-            Form::Int(x) => Ok(Some(x as f64)),
-            Form::Text(text) if text == OFF => Ok(None),
-            Form::Text(_) => Err(de::Error::custom("a number or \"off\"")),
-        }
-    }
+    };
 }
+
+number_or!(optional, "off");
+number_or!(auto, "auto");
 
 /// A [`cordada_nn::Schedule`] in a config: a number, or text such as `"linear(1e-3)"`.
 pub mod schedule {
@@ -413,6 +421,7 @@ pub mod schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algo::a2c::A2cConfig;
     use crate::algo::ppo::PpoConfig;
 
     fn table(text: &str) -> Table {
@@ -422,7 +431,7 @@ mod tests {
     #[test]
     fn aliases_are_accepted_and_unknown_keys_refused() {
         let config = PpoConfig::from_table("ppo", &table("n_steps = 8\nent_coef = 0.5")).unwrap();
-        assert_eq!((config.num_steps, config.entropy_coef), (8, 0.5));
+        assert_eq!((config.segment.num_steps, config.entropy_coef), (8, 0.5));
         let error = PpoConfig::from_table("ppo", &table("gama = 0.9")).unwrap_err();
         assert_eq!(error.to_string(), "unknown setting \"gama\" of ppo, did you mean \"gamma\"?");
         let error = PpoConfig::from_table("ppo", &table("zzzzzz = 1")).unwrap_err();
@@ -456,14 +465,29 @@ mod tests {
 
     #[test]
     fn a_config_survives_its_own_toml() {
-        let config = PpoConfig {
-            learning_rate: "linear(1e-3, 1e-5)".parse().unwrap(),
-            target_kl: Some(0.02),
-            ..PpoConfig::default()
-        };
+        let mut config = PpoConfig { target_kl: Some(0.02), ..PpoConfig::default() };
+        config.step.learning_rate = "linear(1e-3, 1e-5)".parse().unwrap();
         let text = toml::to_string(&config).unwrap();
         let back = PpoConfig::from_table("ppo", &table(&text)).unwrap();
         assert_eq!(back, config);
+    }
+
+    #[test]
+    fn what_is_on_can_be_switched_off_again() {
+        let config = PpoConfig { target_kl: Some(0.02), ..PpoConfig::default() };
+        let off = config.with_table("ppo", &table("target_kl = \"off\"")).unwrap();
+        assert_eq!(off, PpoConfig::default());
+        assert!(toml::to_string(&off).unwrap().contains("target_kl = \"off\""));
+        let error = config.with_table("ppo", &table("target_kl = \"of\"")).unwrap_err();
+        assert!(error.to_string().contains("a number or \"off\""), "{error}");
+    }
+
+    #[test]
+    fn groups_take_the_defaults_of_whom_they_belong_to() {
+        let config = A2cConfig::from_table("a2c", &table("gamma = 0.5")).unwrap();
+        assert_eq!((config.segment.gamma, config.segment.num_steps), (0.5, 5));
+        let config = PpoConfig::from_table("ppo", &table("gamma = 0.5")).unwrap();
+        assert_eq!((config.segment.gamma, config.segment.num_steps), (0.5, 256));
     }
 
     #[test]

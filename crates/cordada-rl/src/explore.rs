@@ -32,10 +32,10 @@ pub fn epsilon_greedy<F: Real>(
         return greedy_action(q_values, mask);
     }
     // Below ε, u / ε is uniform again.
-    let actions = allowed(q_values.len(), mask);
+    let mut actions = allowed(q_values.len(), mask);
     let count = actions.clone().count();
     let chosen = ((u / epsilon * count as f64) as usize).min(count.saturating_sub(1));
-    actions.skip(chosen).next().expect("a choice needs an allowed action")
+    actions.nth(chosen).expect("a choice needs an allowed action")
 }
 
 /// Adds independent normal noise of standard deviation `std` to every component of an action.

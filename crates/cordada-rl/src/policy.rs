@@ -321,17 +321,22 @@ impl ActorCritic {
             rnn.pack(&theta[at.clone()], packed);
         }
         self.pack_actor(theta, weights);
-        if let (Some((mlp, at)), Some(packed)) = (&self.critic, &mut weights.critic) {
-            mlp.pack(&theta[at.clone()], packed);
-        }
+        self.pack_critic(theta, weights);
     }
 
-    /// Packs the actor's own part of θ.
-    fn pack_actor<T: Real>(&self, theta: &[T], weights: &mut PolicyWeights<T>) {
+    /// Packs the actor's own part of θ, [`ActorCritic::actor_range`], and leaves the rest.
+    pub fn pack_actor<T: Real>(&self, theta: &[T], weights: &mut PolicyWeights<T>) {
         let (actor, at) = &self.actor;
         actor.pack(&theta[at.clone()], &mut weights.actor);
         if let Some(range) = &self.log_std {
             weights.log_std.copy_from_slice(&theta[range.clone()]);
+        }
+    }
+
+    /// Packs the critic's own part of θ, [`ActorCritic::critic_range`], and leaves the rest.
+    pub fn pack_critic<T: Real>(&self, theta: &[T], weights: &mut PolicyWeights<T>) {
+        if let (Some((mlp, at)), Some(packed)) = (&self.critic, &mut weights.critic) {
+            mlp.pack(&theta[at.clone()], packed);
         }
     }
 

@@ -56,7 +56,7 @@ impl ReplaySizes {
 
     /// An environment's share of the transitions, and its newest observation.
     fn frames_per_env(&self) -> usize {
-        self.capacity.div_ceil(self.num_envs).saturating_add(1)
+        self.capacity.div_ceil(self.num_envs.max(1)).saturating_add(1)
     }
 
     fn mask_words(&self) -> usize {
@@ -258,6 +258,7 @@ impl Replay {
     /// # Panics
     ///
     /// If a length is wrong, or no episode of `env` has begun.
+    #[expect(clippy::too_many_arguments, reason = "a transition, in the order in which it happens")]
     pub fn push(
         &mut self,
         env: usize,
@@ -284,7 +285,8 @@ impl Replay {
     /// Draws transitions, with replacement, all with the same probability.
     ///
     /// Frames are drawn until they are transitions. Where the rings are filled alike, as they are
-    /// by environments that step together, this is at most twice as many draws as indices.
+    /// by environments that step together, that takes two draws an index in the mean where every
+    /// step ends an episode, and little more than one where episodes are long.
     ///
     /// # Panics
     ///
@@ -323,8 +325,7 @@ impl Replay {
         assert_eq!(obs.len(), self.sizes.obs_len, "the observation is not [D]");
         assert_eq!(mask.len(), self.sizes.mask_len, "the mask is not [M]");
         let ring = &mut self.rings[env];
-        ring.newest =
-            if ring.filled == 0 { 0 } else { (ring.newest + 1) % self.frames_per_env };
+        ring.newest = if ring.filled == 0 { 0 } else { (ring.newest + 1) % self.frames_per_env };
         ring.filled = self.frames_per_env.min(ring.filled + 1);
         let index = env * self.frames_per_env + ring.newest;
         self.len -= usize::from(self.tag(index).is_transition());

@@ -11,7 +11,7 @@ use cordada_env::{
 use crate::error::Error;
 use crate::estimate::{Segment, gae};
 use crate::input::InputMap;
-use crate::policy::{ActorCritic, BLOCK_ROWS, PolicyTape, PolicyWeights};
+use crate::policy::{ActorCritic, BLOCK_ROWS, PolicyTape, PolicyWeights, Sequences};
 
 /// One environment with its sampler: what a segment starts from.
 #[derive(Debug)]
@@ -22,11 +22,6 @@ pub struct Track {
     obs: Vec<f32>,
     /// What the policy remembers of the episode: `[S]`.
     memory: Vec<f32>,
-    /// Network inputs of the true last observations of truncated episodes, what is remembered
-    /// there, and their steps.
-    finals: Vec<f32>,
-    final_memory: Vec<f32>,
-    final_steps: Vec<usize>,
 }
 
 /// What one environment gave in a segment of T steps, and what was made of it.
@@ -59,6 +54,14 @@ pub struct Trajectory {
     pub final_values: Vec<f32>,
     /// V of the observation after the segment.
     pub last_value: f32,
+    /// Network inputs of the true last observations of truncated episodes, what is remembered
+    /// there, and their steps.
+    finals: Vec<f32>,
+    final_memory: Vec<f32>,
+    final_steps: Vec<usize>,
+    /// Network input of the observation after the segment, and what is remembered there.
+    last_input: Vec<f32>,
+    last_memory: Vec<f32>,
     /// Â_t: `[T]`.
     pub advantages: Vec<f32>,
     /// Value targets: `[T]`.
@@ -114,9 +117,6 @@ impl Track {
             sampler,
             obs,
             memory: vec![0.0; state_len],
-            finals: Vec::new(),
-            final_memory: Vec::new(),
-            final_steps: Vec::new(),
         }
     }
 }
@@ -139,6 +139,11 @@ impl Trajectory {
             values: Vec::new(),
             final_values: Vec::new(),
             last_value: 0.0,
+            finals: Vec::new(),
+            final_memory: Vec::new(),
+            final_steps: Vec::new(),
+            last_input: vec![0.0; sizes.inputs],
+            last_memory: vec![0.0; sizes.state_len],
             advantages: Vec::new(),
             returns: Vec::new(),
             targets: Vec::new(),
@@ -238,6 +243,41 @@ impl Persist for Track {
     }
 }
 
+/// What was collected and not yet learned from.
+impl Persist for Trajectory {
+    fn save(&self, w: &mut StateWriter) {
+        let Self { memory, raw_obs, inputs, actions, params, log_prob, raw_rewards, .. } = self;
+        let numbers = [memory, raw_obs, inputs, actions, params, log_prob, raw_rewards];
+        let ends = [&self.finals, &self.final_memory, &self.last_input, &self.last_memory];
+        numbers.into_iter().chain(ends).for_each(|numbers| w.f32s(numbers));
+        w.bytes(&self.masks.iter().map(|allowed| u8::from(*allowed)).collect::<Vec<u8>>());
+        w.bytes(&self.outcomes.iter().map(|outcome| *outcome as u8).collect::<Vec<u8>>());
+        w.u64s(&self.final_steps.iter().map(|t| *t as u64).collect::<Vec<u64>>());
+    }
+
+    fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
+        let Self { memory, raw_obs, inputs, actions, params, log_prob, raw_rewards, .. } = self;
+        for numbers in [memory, raw_obs, inputs, actions, params, log_prob, &mut *raw_rewards] {
+            r.f32s_into(numbers)?;
+        }
+        self.rewards.copy_from_slice(raw_rewards);
+        (self.finals, self.final_memory) = (r.f32s()?, r.f32s()?);
+        r.f32s_into(&mut self.last_input)?;
+        r.f32s_into(&mut self.last_memory)?;
+        let (masks, outcomes) = (r.bytes()?, r.bytes()?);
+        self.masks.iter_mut().zip(masks).for_each(|(to, from)| *to = *from != 0);
+        for (to, from) in self.outcomes.iter_mut().zip(outcomes) {
+            *to = match from {
+                0 => Outcome::Continue,
+                1 => Outcome::Terminated,
+                _ => Outcome::Truncated,
+            };
+        }
+        self.final_steps = r.u64s()?.into_iter().map(|t| t as usize).collect();
+        Ok(())
+    }
+}
+
 /// A track with what it fills.
 type Pair<'a> = (&'a mut Track, &'a mut Trajectory);
 
@@ -247,6 +287,7 @@ pub struct Collector {
     tape: PolicyTape<f32>,
     x: Vec<f32>,
     memory: Vec<f32>,
+    entropy: Vec<f32>,
     env_action: Vec<f32>,
     final_obs: Vec<f32>,
 }
@@ -281,16 +322,18 @@ impl Collector {
         iteration: u64,
     ) -> Result<(), Error> {
         let named = non_finite(iteration);
-        let mut pairs = paired(tracks, trajectories).map_err(&named)?;
+        let mut pairs = paired(tracks, &mut *trajectories).map_err(&named)?;
         let num_steps = pairs.first().map_or(0, |(_, trajectory)| trajectory.num_steps());
         for t in 0..num_steps {
             for pairs in pairs.chunks_mut(BLOCK_ROWS) {
                 self.step(actor, pairs, t).map_err(&named)?;
             }
         }
-        for pairs in pairs.chunks_mut(BLOCK_ROWS) {
-            self.values(actor, pairs);
+        for (track, trajectory) in &mut pairs {
+            actor.input.apply(&track.obs, &mut trajectory.last_input);
+            trajectory.last_memory.copy_from_slice(&track.memory);
         }
+        self.values(actor, trajectories);
         Ok(())
     }
 
@@ -308,7 +351,7 @@ impl Collector {
         (iteration, max_steps): (u64, usize),
     ) -> Result<(), Error> {
         let named = non_finite(iteration);
-        let mut pairs = paired(tracks, trajectories).map_err(&named)?;
+        let mut pairs = paired(tracks, &mut *trajectories).map_err(&named)?;
         let mut running: Vec<Pair<'_>> =
             pairs.iter_mut().map(|(track, trajectory)| (&mut **track, &mut **trajectory)).collect();
         let mut t = 0;
@@ -323,9 +366,11 @@ impl Collector {
             }
             running.retain(|(_, trajectory)| !trajectory.outcomes[t - 1].ended());
         }
-        for pairs in pairs.chunks_mut(BLOCK_ROWS) {
-            self.values(actor, pairs);
+        for (track, trajectory) in &mut pairs {
+            actor.input.apply(&track.obs, &mut trajectory.last_input);
+            trajectory.last_memory.copy_from_slice(&track.memory);
         }
+        self.values(actor, trajectories);
         Ok(())
     }
 
@@ -339,7 +384,7 @@ impl Collector {
         let episode_return = trajectory.raw_rewards.iter().map(|&r| f64::from(r)).sum();
         trajectory.episodes.push((t, Episode { episode_return, length: t as u64 + 1 }));
         self.final_obs.copy_from_slice(&track.obs);
-        track.keep_final(actor, &self.final_obs, t);
+        trajectory.keep_final(actor, &self.final_obs, &track.memory, t);
         track.slot.reset(&mut track.obs);
         track.memory.fill(0.0);
     }
@@ -394,7 +439,7 @@ impl Collector {
             trajectory.episodes.extend(step.episode.map(|episode| (t, episode)));
             if step.outcome == Outcome::Truncated {
                 finite("final observation", &self.final_obs)?;
-                track.keep_final(actor, &self.final_obs, t);
+                trajectory.keep_final(actor, &self.final_obs, &track.memory, t);
             }
             if step.outcome.ended() {
                 track.memory.fill(0.0);
@@ -409,48 +454,101 @@ impl Collector {
         pairs.iter().for_each(|(track, _)| self.memory.extend_from_slice(&track.memory));
     }
 
-    /// Values of all states of the segment, of the observation after it, and of the true last
+    /// Values of all states of the segments, of the observations after them, and of the true last
     /// observations of truncated episodes.
-    fn values(&mut self, actor: Actor<'_>, pairs: &mut [Pair<'_>]) {
+    fn values(&mut self, actor: Actor<'_>, trajectories: &mut [Trajectory]) {
         if actor.policy.critic_range().is_empty() {
             return;
         }
         let e = actor.input.inputs();
         let (policy, weights) = (actor.policy, actor.weights);
-        for (track, trajectory) in &mut *pairs {
-            if policy.state_len() == 0 {
+        if policy.state_len() == 0 {
+            for trajectory in &mut *trajectories {
                 let rows = trajectory.inputs.chunks(BLOCK_ROWS * e);
                 for (x, values) in rows.zip(trajectory.values.chunks_mut(BLOCK_ROWS)) {
                     values.copy_from_slice(policy.value(weights, x, &mut [], &mut self.tape));
                 }
             }
-            if !track.finals.is_empty() {
-                let (x, memory) = (&track.finals, &mut track.final_memory);
-                let values = policy.value(weights, x, memory, &mut self.tape);
-                for (&t, &value) in track.final_steps.iter().zip(values) {
-                    trajectory.final_values[t] = value;
-                }
+        }
+        self.end_values(actor, trajectories);
+    }
+
+    /// Values of what lies behind the segments' states.
+    fn end_values(&mut self, actor: Actor<'_>, trajectories: &mut [Trajectory]) {
+        let (policy, weights) = (actor.policy, actor.weights);
+        for trajectory in &mut *trajectories {
+            if trajectory.finals.is_empty() {
+                continue;
+            }
+            self.memory.clone_from(&trajectory.final_memory);
+            let values =
+                policy.value(weights, &trajectory.finals, &mut self.memory, &mut self.tape);
+            for (&t, &value) in trajectory.final_steps.iter().zip(values) {
+                trajectory.final_values[t] = value;
             }
         }
-        self.x.resize(pairs.len() * e, 0.0);
-        for ((track, _), x) in pairs.iter().zip(self.x.chunks_exact_mut(e)) {
-            actor.input.apply(&track.obs, x);
+        for trajectories in trajectories.chunks_mut(BLOCK_ROWS) {
+            self.x.clear();
+            self.memory.clear();
+            for trajectory in &*trajectories {
+                self.x.extend_from_slice(&trajectory.last_input);
+                self.memory.extend_from_slice(&trajectory.last_memory);
+            }
+            let values = policy.value(weights, &self.x, &mut self.memory, &mut self.tape);
+            for (trajectory, &value) in trajectories.iter_mut().zip(values) {
+                trajectory.last_value = value;
+            }
         }
-        self.gather_memory(pairs);
-        let values = policy.value(weights, &self.x, &mut self.memory, &mut self.tape);
-        for ((_, trajectory), &value) in pairs.iter_mut().zip(values) {
-            trajectory.last_value = value;
+    }
+
+    /// Looks at segments again that another policy collected: the values are those of `actor` then,
+    /// and `log_prob` receives its log-probabilities of the actions that were taken.
+    ///
+    /// # Shapes
+    ///
+    /// `log_prob`: `[T]` for each trajectory.
+    pub fn review(
+        &mut self,
+        actor: Actor<'_>,
+        trajectories: &mut [Trajectory],
+        log_prob: &mut [Vec<f32>],
+    ) {
+        let e = actor.input.inputs();
+        let (policy, weights) = (actor.policy, actor.weights);
+        let pi = policy.distribution();
+        let (a, m) = (pi.action_len(), pi.mask_len());
+        for (trajectory, log_prob) in trajectories.iter_mut().zip(log_prob) {
+            let steps = trajectory.num_steps();
+            log_prob.resize(steps, 0.0);
+            self.entropy.resize(steps, 0.0);
+            // With memory the segment is one sequence, else it goes through in blocks.
+            let block = if policy.state_len() == 0 { BLOCK_ROWS } else { steps };
+            let starts: Vec<bool> = (0..steps).map(|t| trajectory.starts(t)).collect();
+            for first in (0..steps).step_by(block) {
+                let rows = first..(first + block).min(steps);
+                let x = &trajectory.inputs[rows.start * e..rows.end * e];
+                let sequences =
+                    Some(Sequences { starts: &starts[rows.clone()], state: &trajectory.memory });
+                let (params, values) = policy.forward(weights, x, sequences, &mut self.tape);
+                let masks = (!trajectory.masks.is_empty())
+                    .then(|| &trajectory.masks[rows.start * m..rows.end * m]);
+                let actions = &trajectory.actions[rows.start * a..rows.end * a];
+                let out = (&mut log_prob[rows.clone()], &mut self.entropy[rows.clone()]);
+                pi.log_prob_entropy_batch(params, masks, actions, out.0, out.1);
+                trajectory.values[rows].copy_from_slice(values);
+            }
         }
+        self.end_values(actor, trajectories);
     }
 }
 
-impl Track {
+impl Trajectory {
     /// Keeps the true last observation of an episode that was truncated at step t.
-    fn keep_final(&mut self, actor: Actor<'_>, obs: &[f32], t: usize) {
+    fn keep_final(&mut self, actor: Actor<'_>, obs: &[f32], memory: &[f32], t: usize) {
         let from = self.finals.len();
         self.finals.resize(from + actor.input.inputs(), 0.0);
         actor.input.apply(obs, &mut self.finals[from..]);
-        self.final_memory.extend_from_slice(&self.memory);
+        self.final_memory.extend_from_slice(memory);
         self.final_steps.push(t);
     }
 }
@@ -463,9 +561,9 @@ fn paired<'a>(
     let mut pairs: Vec<Pair<'a>> = tracks.iter_mut().zip(trajectories).collect();
     for (track, trajectory) in &mut pairs {
         finite("observation", &track.obs)?;
-        track.final_steps.clear();
-        track.finals.clear();
-        track.final_memory.clear();
+        trajectory.final_steps.clear();
+        trajectory.finals.clear();
+        trajectory.final_memory.clear();
         trajectory.episodes.clear();
         trajectory.memory.copy_from_slice(&track.memory);
     }

@@ -38,6 +38,9 @@ crate::config! {
     }
 }
 
+/// Checkpoints are at least so many times as far apart as one of them takes to write.
+const SAVE_SHARE: u32 = 20;
+
 /// Episodes of an evaluation at most; they are played side by side, in memory.
 const MAX_EPISODES: usize = 1_000_000;
 
@@ -383,8 +386,11 @@ impl Run {
             threads: self.threads,
             version: env!("CARGO_PKG_VERSION").into(),
         })?;
+        let step = self.algorithm.steps();
+        for message in self.algorithm.notes() {
+            sinks.record(&Event::Note { step, message })?;
+        }
         if let Some(from) = self.resumed.take() {
-            let step = self.algorithm.steps();
             for message in from.warnings {
                 sinks.record(&Event::Warning { step, message })?;
             }
@@ -406,6 +412,7 @@ impl Run {
         let every = Duration::from_secs_f64(self.config.run.checkpoint_seconds);
         let first = self.algorithm.steps();
         let (mut trained, mut saved) = (Duration::ZERO, Instant::now());
+        let mut wait = every;
         let mut is_saved = self.algorithm.steps() > 0;
         while self.algorithm.steps() < total && !stop.load(Ordering::Relaxed) {
             let (began, before) = (Instant::now(), self.algorithm.steps());
@@ -421,10 +428,15 @@ impl Run {
             if interval > 0 && steps / interval > before / interval && steps < total {
                 self.evaluate(sinks)?;
             }
-            is_saved = saved.elapsed() >= every;
+            is_saved = saved.elapsed() >= wait;
             if is_saved {
+                let began = Instant::now();
                 self.save(sinks, metrics_bytes)?;
                 saved = Instant::now();
+                // A large replay memory takes its time to write: no more than a twentieth of all.
+                if !every.is_zero() {
+                    wait = every.max(SAVE_SHARE * (saved - began));
+                }
             }
         }
         let stopped = self.algorithm.steps() < total;

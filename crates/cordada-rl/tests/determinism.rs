@@ -11,6 +11,7 @@ use cordada_rl::algo::ppo::PpoConfig;
 use cordada_rl::config::Config;
 use cordada_rl::evaluate::{EvalOptions, evaluate};
 use cordada_rl::policy::ActorCritic;
+use cordada_rl::policy_file::PolicySpec;
 use cordada_rl::rollout::{Actor, Collector, Track, TrackSizes, Trajectory};
 
 /// 2048 rows a minibatch, which are four shards.
@@ -77,7 +78,8 @@ fn the_seed_alone_makes_the_numbers() {
 /// One segment of the first of `num_envs` environments.
 fn first_of(env: &str, learner: &dyn Algorithm, num_envs: u32, num_steps: usize) -> Trajectory {
     let policy = learner.policy();
-    let network = ActorCritic::new(&policy.spec);
+    let PolicySpec::ActorCritic(shape) = &policy.spec else { panic!("no actor-critic") };
+    let network = ActorCritic::new(shape);
     let mut weights = network.weights();
     network.pack(&policy.theta, &mut weights);
     let pi = network.distribution();
@@ -86,17 +88,17 @@ fn first_of(env: &str, learner: &dyn Algorithm, num_envs: u32, num_steps: usize)
         inputs: policy.input.inputs(),
         action_len: pi.action_len(),
         num_params: pi.num_params(),
-        mask_len: 0,
         kept_obs: policy.input.obs_len(),
+        ..TrackSizes::default()
     };
     let spec = cordada_env::find(env).unwrap();
-    let mut tracks: Vec<Track> = (0..num_envs).map(|i| Track::new(spec.build(), 5, i)).collect();
+    let mut tracks: Vec<Track> = (0..num_envs).map(|i| Track::new(spec.build(), 5, i, 0)).collect();
     let mut trajectories = vec![Trajectory::new(sizes); tracks.len()];
     let actor = Actor {
         policy: &network,
         weights: &weights,
         input: &policy.input,
-        action_space: &policy.spec.action_space,
+        action_space: &shape.action_space,
     };
     Collector::default().collect(actor, &mut tracks, &mut trajectories, 0).unwrap();
     trajectories.swap_remove(0)
@@ -133,5 +135,5 @@ fn a_track_does_not_depend_on_those_beside_it() {
 fn the_defaults_use_several_environments_and_minibatches() {
     // Else the tests above would say nothing of what users run.
     let config = PpoConfig::from_table("ppo", &table("")).unwrap();
-    assert!(config.num_envs > 1 && config.num_minibatches > 1, "{config:?}");
+    assert!(config.segment.num_envs > 1 && config.num_minibatches > 1, "{config:?}");
 }

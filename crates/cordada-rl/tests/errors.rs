@@ -231,8 +231,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("value_clip_eps", "0", "a number above 0"),
     ("clip_obs", "-1", "a number above 0"),
     ("clip_rewards", "0", "a number above 0"),
-    ("adam_eps", "0", "from 1e-30 to 1"),
-    ("adam_eps", "inf", "from 1e-30 to 1"),
+    ("optimizer_eps", "0", "from 1e-30 to 1"),
+    ("optimizer_eps", "inf", "from 1e-30 to 1"),
     ("num_envs", "1000001", "at most 1000000"),
     ("actor", "[65537]", "layers of 1 to 65536 units"),
     ("vf_coef", "0.5", "set value_coef"),
@@ -276,7 +276,7 @@ fn every_rule_for_a_value_is_kept() {
         let error = RunConfig::new("ppo", "CartPole-v1", &changes(&[(key, value)])).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
-    let error = RunSettings { seed: 1 << 63, ..RunSettings::default() }.check().unwrap_err();
+    let error = RunSettings { seed: 1 << 63, ..RunSettings::default() }.check("run").unwrap_err();
     let expected = "run.seed = 9223372036854775808: below 2⁶³, which config files hold";
     assert_eq!(error.to_string(), expected);
 }

@@ -31,7 +31,7 @@ fn played_alone(env: &str, policy: &Policy, i: u32, deterministic: bool) -> f64 
     let mut action = vec![f32::NAN; runner.action_len()];
     loop {
         let sampled = (!deterministic).then_some(&mut streams[..]);
-        runner.act(&obs, None, sampled, &mut action);
+        runner.act(&obs, None, &mut [], sampled, &mut action);
         if let Some(episode) = slot.step(&action, &mut obs, &mut last).episode {
             return episode.episode_return;
         }

@@ -104,7 +104,9 @@ fn per_weights(case: &Case) {
     let errors = &case.tensor("input/priorities").data;
     let mut priorities = Priorities::new(errors.len(), case.param("alpha"), 0.0);
     let indices: Vec<u32> = (0..errors.len() as u32).collect();
-    indices.iter().for_each(|&index| priorities.set_new(index));
+    for &index in &indices {
+        priorities.set_new(index);
+    }
     priorities.update(&indices, errors);
     let each = |f: &dyn Fn(u32) -> f64| indices.iter().map(|&index| f(index)).collect::<Vec<_>>();
     case.check("output/probabilities", &each(&|index| priorities.probability(index)));
@@ -179,26 +181,23 @@ struct Net {
 }
 
 impl Net {
-    /// A network whose tensors, in θ's order, are `names` under `input/<prefix>/`. Several names
-    /// of one tensor are parts of its rows.
+    /// A network whose tensors, in θ's order, are `names` under `input/<prefix>/`.
     fn new(case: &Case, prefix: &str, names: &[&str], output: Activation) -> Self {
-        let mut theta = Vec::new();
-        let mut parts = Vec::new();
-        let mut sizes: Vec<usize> = Vec::new();
+        let (mut theta, mut parts, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
         for name in names {
             let tensor = case.tensor(&format!("input/{prefix}/{name}"));
-            if let ([outputs, inputs], false) = (&tensor.shape[..], sizes.len() > 2) {
-                if sizes.is_empty() {
-                    sizes.push(*inputs);
+            if let [outputs, inputs] = tensor.shape[..] {
+                // Two heads take the same input: side by side, they are one layer.
+                if name.starts_with("ls.") {
+                    sizes[1] += outputs;
+                } else if sizes.is_empty() {
+                    sizes = vec![inputs, outputs];
+                } else {
+                    sizes.push(outputs);
                 }
-                sizes.push(*outputs);
             }
             parts.push((name.to_string(), theta.len()..theta.len() + tensor.data.len()));
             theta.extend_from_slice(&tensor.data);
-        }
-        // Two heads side by side are one layer.
-        if names.iter().any(|name| name.starts_with("ls.")) {
-            sizes = vec![sizes[0], sizes[1] + sizes[2]];
         }
         let mlp = Mlp::new(&MlpSpec {
             sizes,
@@ -300,7 +299,8 @@ fn check_blend(case: &Case, online: &[Net], target: &[Net], prefix: &str) {
 fn deterministic(case: &Case) {
     let mut actor = perceptron(case, "actor", "net", Activation::Tanh);
     let mut actor_target = perceptron(case, "actor_target", "net", Activation::Tanh);
-    let (mut critics, mut target_critics) = (critics(case, "critic"), critics(case, "critic_target"));
+    let (mut critics, mut target_critics) =
+        (critics(case, "critic"), critics(case, "critic_target"));
     let (obs, next_obs) = (&case.tensor("input/obs").data, &case.tensor("input/next_obs").data);
     let (rewards, discounts) = (&case.tensor("input/rewards").data, discounts(case));
     let rows = rewards.len();
@@ -396,7 +396,13 @@ impl Actor {
     }
 
     /// Gradient of Σ `d_action` · a + `d_log_prob` · log π(a), checked against the case.
-    fn check_gradient(&mut self, case: &Case, sampled: &Sampled, d_action: &[f64], d_log_prob: f64) {
+    fn check_gradient(
+        &mut self,
+        case: &Case,
+        sampled: &Sampled,
+        d_action: &[f64],
+        d_log_prob: f64,
+    ) {
         let noise = &case.tensor("input/eps").data;
         let width = self.head.mlp.outputs();
         let len = width / 2;

@@ -1,9 +1,7 @@
 //! Tabular values and control on FrozenLake: the family `tabular` of the golden data. The tables'
 //! updates are written here; every target comes from `estimate::td_target`.
 
-use cordada_rl::estimate::td_target::{
-    double_q_value, epsilon_greedy_value, max_value, td_target,
-};
+use cordada_rl::estimate::td_target::{double_q_value, epsilon_greedy_value, max_value, td_target};
 use cordada_testkit::golden::{self, Case};
 
 const STATES: usize = 16;
@@ -42,8 +40,7 @@ fn fixed_point(case: &Case, value: impl Fn(&[f64]) -> f64) -> (Vec<f64>, Vec<f64
     loop {
         let q = backup(case, &values);
         let new: Vec<f64> = q.chunks_exact(ACTIONS).map(&value).collect();
-        let change =
-            new.iter().zip(&values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let change = new.iter().zip(&values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         values = new;
         if change < 1e-14 {
             return (values, q);
@@ -73,7 +70,12 @@ struct Step {
 }
 
 /// Runs `update` over the recorded steps, and returns what `table` shows at the snapshots.
-fn run<T>(case: &Case, mut tables: T, update: impl Fn(&mut T, &Step), table: impl Fn(&T) -> &[f64]) -> (Vec<f64>, T) {
+fn run<T>(
+    case: &Case,
+    mut tables: T,
+    update: impl Fn(&mut T, &Step),
+    table: impl Fn(&T) -> &[f64],
+) -> (Vec<f64>, T) {
     let index = |key: &str| case.tensor(key).indices();
     let (states, actions) = (index("input/state"), index("input/action"));
     let (next_states, next_actions) = (index("input/next_state"), index("input/next_action"));
@@ -110,10 +112,13 @@ fn row(table: &[f64], state: usize) -> &[f64] {
     &table[state * ACTIONS..][..ACTIONS]
 }
 
+/// The value of the next state, from its row of the table.
+type NextValue<'a> = &'a dyn Fn(&[f64], &Step) -> f64;
+
 fn control(case: &Case) {
     let (alpha, epsilon) = (case.param("alpha"), case.param("epsilon"));
     // Values of the next state by method, from the table that is learned.
-    let methods: [(&str, &dyn Fn(&[f64], &Step) -> f64); 3] = [
+    let methods: [(&str, NextValue<'_>); 3] = [
         ("q_learning", &|q, _| max_value(q, None)),
         ("sarsa", &|q, step| q[step.next_action]),
         ("expected_sarsa", &|q, _| epsilon_greedy_value(q, None, epsilon)),

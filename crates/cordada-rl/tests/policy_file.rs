@@ -10,24 +10,26 @@ use common::through_file;
 use cordada_env::wrapper::normalize::NormalizeOptions;
 use cordada_env::{BoxSpace, Space, Stream, role};
 use cordada_rl::input::InputMap;
-use cordada_rl::policy::{ActorCritic, LogStd, PolicySpec};
-use cordada_rl::policy_file::{Policy, PolicyRunner};
+use cordada_rl::policy::{ActorCritic, ActorCriticSpec, Encoder, LogStd};
+use cordada_rl::policy_file::{Policy, PolicyRunner, PolicySpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 /// A policy with parameters of ordinary size in a space.
-fn policy(action_space: Space, change: impl FnOnce(&mut PolicySpec)) -> Policy {
+fn policy(action_space: Space, change: impl FnOnce(&mut ActorCriticSpec)) -> Policy {
     let obs_space = Space::Dict(vec![
         ("kind".into(), Space::Discrete { n: 3 }),
         ("place".into(), Space::vector(&[-1.0, f32::NEG_INFINITY], &[1.0, f32::INFINITY])),
     ]);
-    let mut spec = PolicySpec {
+    let mut spec = ActorCriticSpec {
         inputs: 5,
         action_space,
         trunk: vec![],
         actor: vec![7, 6],
-        critic: vec![4],
+        critic: Some(vec![4]),
+        encoder: Encoder::Flat,
+        memory: None,
         activation: "tanh".into(),
         layer_norm: false,
         log_std: LogStd::Shared,
@@ -39,6 +41,7 @@ fn policy(action_space: Space, change: impl FnOnce(&mut PolicySpec)) -> Policy {
     let theta = (0..n).map(|_| stream.normal() as f32).collect();
     let input = InputMap::new(&obs_space, None).unwrap();
     let (algo, env) = ("ppo".into(), "Test-v0".into());
+    let spec = PolicySpec::ActorCritic(spec);
     Policy { algo, env, spec, obs_space, normalize: None, input, theta }
 }
 
@@ -199,17 +202,17 @@ fn what_is_no_policy_file_is_refused_with_the_reason() {
 #[test]
 fn metadata_that_does_not_fit_is_refused_with_the_reason() {
     let refuse = |change: fn(&mut Value)| refusal(&changed(change, keep));
-    assert_eq!(refuse(|m| m["format"] = json!(2)), "policy format 2; this version reads 1");
-    assert_eq!(refuse(|m| m["policy"]["activation"] = json!("tan")), "unknown activation \"tan\"");
+    assert_eq!(refuse(|m| m["format"] = json!(3)), "policy format 3; this version reads 2");
+    assert_eq!(refuse(|m| m["policy"]["actor_critic"]["activation"] = json!("tan")), "unknown activation \"tan\"");
     assert_eq!(
-        refuse(|m| m["policy"]["action_space"] = json!({"dict": []})),
+        refuse(|m| m["policy"]["actor_critic"]["action_space"] = json!({"dict": []})),
         "no policy acts in Dict()"
     );
     assert_eq!(
         refuse(|m| m["obs_space"] = json!({"discrete": {"n": 4}})),
         "5 network inputs for Discrete(4)"
     );
-    let message = refuse(|m| m["policy"]["squash"] = json!(1));
+    let message = refuse(|m| m["policy"]["actor_critic"]["squash"] = json!(1));
     let start = "damaged metadata: invalid type: integer `1`, expected a boolean at line 1";
     assert!(message.starts_with(start), "{message}");
     assert_eq!(
@@ -225,9 +228,8 @@ fn sizes_that_no_file_holds_are_refused_before_memory_is_asked_for() {
         ("critic", json!([u64::MAX])),
         ("trunk", json!([1_u64 << 40, 1_u64 << 40])),
         ("actor", json!([40, 3000])),
-        ("inputs", json!(1_u64 << 60)),
     ] {
-        let message = refusal(&changed(|m| m["policy"][part] = sizes.clone(), keep));
+        let message = refusal(&changed(|m| m["policy"]["actor_critic"][part] = sizes.clone(), keep));
         let refused = message.starts_with("a network of ") && message.ends_with(" in this file");
         assert!(refused, "{part}: {message}");
     }
@@ -238,9 +240,14 @@ fn sizes_that_no_file_holds_are_refused_before_memory_is_asked_for() {
         json!({"multi_binary": {"n": 0}}),
         json!({"multi_binary": {"n": 1_u64 << 40}}),
     ] {
-        let message = refusal(&changed(|m| m["policy"]["action_space"] = space.clone(), keep));
+        let message = refusal(&changed(|m| m["policy"]["actor_critic"]["action_space"] = space.clone(), keep));
         assert!(message.starts_with("no policy acts in "), "{space}: {message}");
     }
+    let wide = refusal(&changed(|m| m["policy"]["actor_critic"]["inputs"] = json!(1_u64 << 60), keep));
+    assert!(wide.starts_with("1152921504606846976 network inputs for Dict("), "{wide}");
+    let memory = json!({"cell": "lstm", "size": 1_u64 << 40});
+    let message = refusal(&changed(|m| m["policy"]["actor_critic"]["memory"] = memory, keep));
+    assert!(message.starts_with("a network of "), "{message}");
     let huge = json!({"discrete": {"n": 1_u64 << 60}});
     let message = refusal(&changed(|m| m["obs_space"] = huge, keep));
     assert_eq!(message, "5 network inputs for Discrete(1152921504606846976)");
@@ -272,7 +279,7 @@ fn tensors_that_do_not_fit_are_refused_with_their_names() {
         true
     };
     assert_eq!(refuse(of_other_type), "log_std is I32 [2], not F32 [2]");
-    let wide = |m: &mut Value| m["policy"]["actor"] = json!([7, 9]);
+    let wide = |m: &mut Value| m["policy"]["actor_critic"]["actor"] = json!([7, 9]);
     assert_eq!(
         refusal(&changed(wide, keep)),
         "actor.layers.1.weight is F32 [6, 7], not F32 [9, 7]"
@@ -297,7 +304,7 @@ fn act(policy: &Policy, obs: &[f32], sample: bool, batch: usize) -> Vec<f32> {
     let mut actions = vec![f32::NAN; n * a];
     let parts = obs.chunks(3 * batch).zip(streams.chunks_mut(batch));
     for ((obs, streams), actions) in parts.zip(actions.chunks_mut(a * batch)) {
-        runner.act(obs, None, sample.then_some(streams), actions);
+        runner.act(obs, None, &mut [], sample.then_some(streams), actions);
     }
     actions
 }
@@ -314,7 +321,7 @@ fn a_read_policy_acts_as_the_written_one_in_any_batch() {
                 let again = act(&read, &obs, sample, batch);
                 assert_eq!(common::bits(&again), common::bits(&actions), "{:?}", policy.spec);
             }
-            let space = &policy.spec.action_space;
+            let space = &policy.spec.action_space();
             for action in actions.chunks(space.len()) {
                 space.contains(action).unwrap_or_else(|e| panic!("{space}: {e}"));
             }

@@ -5,7 +5,9 @@
 use cordada_env::{Space, Stream, role};
 use cordada_nn::Real;
 use cordada_rl::objective::{ValueClip, clipped_surrogate, clipped_value_loss, policy_gradient};
-use cordada_rl::policy::{ActorCritic, LogStd, PolicySpec, PolicyTape, PolicyWeights};
+use cordada_rl::policy::{
+    ActorCritic, ActorCriticSpec, Encoder, LogStd, PolicyTape, PolicyWeights,
+};
 use cordada_testkit::gradient::assert_gradient;
 
 const INPUTS: usize = 4;
@@ -15,13 +17,15 @@ const CLIP_EPS: f64 = 0.2;
 const VALUE_COEF: f64 = 0.5;
 const ENTROPY_COEF: f64 = 0.03;
 
-fn spec(action_space: Space, (log_std, squash): (LogStd, bool)) -> PolicySpec {
-    PolicySpec {
+fn spec(action_space: Space, (log_std, squash): (LogStd, bool)) -> ActorCriticSpec {
+    ActorCriticSpec {
         inputs: INPUTS,
         action_space,
+        encoder: Encoder::Flat,
         trunk: Vec::new(),
+        memory: None,
         actor: vec![5, 3],
-        critic: vec![4],
+        critic: Some(vec![4]),
         activation: "tanh".into(),
         layer_norm: false,
         log_std,
@@ -30,7 +34,7 @@ fn spec(action_space: Space, (log_std, squash): (LogStd, bool)) -> PolicySpec {
 }
 
 /// Every action space, with every kind of log standard deviation.
-fn spaces() -> Vec<PolicySpec> {
+fn spaces() -> Vec<ActorCriticSpec> {
     let unbounded = Space::vector(&[f32::NEG_INFINITY; 2], &[f32::INFINITY; 2]);
     let bounded = Space::vector(&[-2.0, 0.0], &[1.0, 0.5]);
     let shared = (LogStd::Shared, false);
@@ -46,17 +50,17 @@ fn spaces() -> Vec<PolicySpec> {
 }
 
 /// Every action space with and without a shared trunk and layer norm.
-fn specs() -> Vec<PolicySpec> {
+fn specs() -> Vec<ActorCriticSpec> {
     let mut all = Vec::new();
     for spec in spaces() {
         for (trunk, layer_norm) in [(false, false), (false, true), (true, false), (true, true)] {
             let trunk = if trunk { vec![6] } else { Vec::new() };
-            all.push(PolicySpec { trunk, layer_norm, ..spec.clone() });
+            all.push(ActorCriticSpec { trunk, layer_norm, ..spec.clone() });
         }
     }
     // A head right on the trunk, and an activation whose derivative needs its input.
-    let (actor, critic, activation) = (Vec::new(), Vec::new(), "gelu".into());
-    all.push(PolicySpec { trunk: vec![6, 5], actor, critic, activation, ..spaces().remove(0) });
+    let (actor, critic, activation) = (Vec::new(), Some(Vec::new()), "gelu".into());
+    all.push(ActorCriticSpec { trunk: vec![6, 5], actor, critic, activation, ..spaces().remove(0) });
     all
 }
 
@@ -68,7 +72,7 @@ struct Policy<T> {
 }
 
 impl<T: Real> Policy<T> {
-    fn new(spec: &PolicySpec, stream: &mut Stream) -> Self {
+    fn new(spec: &ActorCriticSpec, stream: &mut Stream) -> Self {
         let network = ActorCritic::new(spec);
         let mut theta: Vec<T> =
             (0..network.num_params()).map(|_| T::of(0.6 * stream.normal())).collect();
@@ -112,7 +116,7 @@ impl<T: Real> Batch<T> {
         for (i, action) in actions.chunks_exact_mut(pi.action_len()).enumerate() {
             let x = &x[i * INPUTS..(i + 1) * INPUTS];
             let mask = masks.as_ref().map(|m| &m[i * pi.mask_len()..(i + 1) * pi.mask_len()]);
-            let (params, value) = policy.network.forward(&weights, x, &mut tape);
+            let (params, value) = policy.network.forward(&weights, x, None, &mut tape);
             pi.sample(params, mask, stream, action);
             old_log_prob.push(pi.log_prob(params, mask, action));
             old_values.push(value[0]);
@@ -162,7 +166,7 @@ fn objective<T: Real>(
     let (value_coef, entropy_coef) = (T::of(VALUE_COEF), T::of(ENTROPY_COEF));
     let weight = T::ONE / T::of(ROWS as f64);
     let (weights, mut tape) = (policy.weights(theta), PolicyTape::default());
-    let (params, values) = policy.network.forward(&weights, &batch.x, &mut tape);
+    let (params, values) = policy.network.forward(&weights, &batch.x, None, &mut tape);
     let (mut log_prob, mut entropy) = (vec![T::ZERO; ROWS], vec![T::ZERO; ROWS]);
     let (masks, actions) = (batch.masks(), &batch.actions);
     pi.log_prob_entropy_batch(params, masks, actions, &mut log_prob, &mut entropy);
@@ -179,7 +183,7 @@ fn objective<T: Real>(
     let coef = entropy_coef * weight;
     pi.add_score_entropy_batch(params, masks, actions, &psi, coef, &mut d_params);
     let mut grad = vec![T::ZERO; theta.len()];
-    policy.network.backward(&weights, &batch.x, &mut tape, (&d_params, &d_values), &mut grad);
+    policy.network.backward(&weights, &batch.x, &mut tape, (Some(&d_params), Some(&d_values)), &mut grad);
     (weight * sum, grad)
 }
 
@@ -214,7 +218,7 @@ fn the_gradient_of_ppo_is_that_of_its_objective() {
 fn policy_log_prob(policy: &Policy<f64>, batch: &Batch<f64>, i: usize) -> f64 {
     let (pi, mut tape) = (policy.network.distribution(), PolicyTape::default());
     let x = &batch.x[i * INPUTS..(i + 1) * INPUTS];
-    let params = policy.network.act(&policy.weights(&policy.theta), x, &mut tape);
+    let params = policy.network.act(&policy.weights(&policy.theta), x, &mut [], &mut tape);
     let mask = batch.masks().map(|m| &m[i * pi.mask_len()..(i + 1) * pi.mask_len()]);
     pi.log_prob(params, mask, &batch.actions[i * pi.action_len()..(i + 1) * pi.action_len()])
 }
@@ -284,14 +288,14 @@ fn the_expected_score_of_a_discrete_policy_is_zero() {
         let (weights, mut tape) = (policy.weights(&policy.theta), PolicyTape::default());
         let mut score = |weighted: &[(f64, &Vec<f64>)]| {
             let x = &batch.x[..INPUTS];
-            let params = policy.network.forward(&weights, x, &mut tape).0;
+            let params = policy.network.forward(&weights, x, None, &mut tape).0;
             let mut d_params = vec![0.0; params.len()];
             for &(factor, action) in weighted {
                 let psi = factor * pi.log_prob(params, mask, action).exp();
                 pi.add_score(params, mask, action, psi, &mut d_params);
             }
             let mut grad = vec![0.0; policy.theta.len()];
-            policy.network.backward(&weights, x, &mut tape, (&d_params, &[0.0]), &mut grad);
+            policy.network.backward(&weights, x, &mut tape, (Some(&d_params), Some(&[0.0])), &mut grad);
             grad.iter().fold(0.0, |max: f64, g| max.max(g.abs()))
         };
         let all: Vec<_> = actions.iter().map(|action| (1.0, action)).collect();
@@ -328,7 +332,7 @@ fn parameters_cover_theta_once_and_do_what_their_names_say() {
         let x: Vec<f64> = (0..ROWS * INPUTS).map(|_| stream.normal()).collect();
         let outputs = |theta: &[f64]| {
             let (weights, mut tape) = (policy.weights(theta), PolicyTape::default());
-            let (params, values) = policy.network.forward(&weights, &x, &mut tape);
+            let (params, values) = policy.network.forward(&weights, &x, None, &mut tape);
             (params.to_vec(), values.to_vec())
         };
         let before = outputs(&policy.theta);

@@ -38,7 +38,7 @@ fn assert_near(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
 fn act(policy: &Policy, obs: f32, mask: Option<&[bool]>) -> Vec<f32> {
     let mut runner = PolicyRunner::new(policy);
     let mut action = vec![f32::NAN; runner.action_len()];
-    runner.act(&[obs], mask, None, &mut action);
+    runner.act(&[obs], mask, &mut [], None, &mut action);
     action
 }
 

@@ -77,7 +77,7 @@ fn state_of_another_learner_is_refused() {
         other.load(&policy, &mut StateReader::new(bytes)).unwrap_err().to_string()
     };
     let message = refusal("trunk = [4]", &bytes);
-    assert!(message.starts_with("saved state was made with policy PolicySpec {"), "{message}");
+    assert!(message.starts_with("saved state was made with policy ActorCritic(ActorCriticSpec {"), "{message}");
     let fewer = "num_envs = 3\nnum_steps = 35\nnum_minibatches = 5\nactor = [16]\ncritic = [16]";
     let mut other = make("CartPole-v1", fewer, 3, 1);
     let error = other.load(&policy, &mut StateReader::new(&bytes)).unwrap_err();

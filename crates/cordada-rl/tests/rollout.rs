@@ -7,6 +7,7 @@ mod common;
 use common::{Play, Scripted, make_in, ppo, table, values};
 use cordada_env::{Outcome, Space, Stream};
 use cordada_rl::policy::ActorCritic;
+use cordada_rl::policy_file::PolicySpec;
 use cordada_rl::rollout::{Actor, Collector, Track, TrackSizes, Trajectory};
 
 /// Observations count the steps of an episode: 0, 1, 2, …
@@ -18,13 +19,14 @@ fn segment(play: Play, num_steps: usize) -> (Trajectory, cordada_rl::policy_file
     let probe = Scripted::new(Space::Discrete { n: 2 }, count, play);
     let make_env = probe.maker();
     let policy = make_in(ppo(), &make_env, &table("num_steps = 32"), (3, 1)).unwrap().policy();
-    let network = ActorCritic::new(&policy.spec);
+    let PolicySpec::ActorCritic(shape) = &policy.spec else { panic!("no actor-critic") };
+    let network = ActorCritic::new(shape);
     let mut weights = network.weights();
     network.pack(&policy.theta, &mut weights);
     let sizes =
-        TrackSizes { num_steps, inputs: 1, action_len: 1, num_params: 2, mask_len: 0, kept_obs: 1 };
-    let (mut tracks, mut trajectories) = ([Track::new(make_env(), 3, 0)], [Trajectory::new(sizes)]);
-    let action_space = &policy.spec.action_space;
+        TrackSizes { num_steps, inputs: 1, action_len: 1, num_params: 2, kept_obs: 1, ..TrackSizes::default() };
+    let (mut tracks, mut trajectories) = ([Track::new(make_env(), 3, 0, 0)], [Trajectory::new(sizes)]);
+    let action_space = &shape.action_space;
     let actor = Actor { policy: &network, weights: &weights, input: &policy.input, action_space };
     let mut collector = Collector::default();
     collector.collect(actor, &mut tracks, &mut trajectories, 0).unwrap();

@@ -208,7 +208,8 @@ fn a_live_line_is_drawn_ten_times_a_second() {
     let later = begin + Duration::from_millis(1001);
     sink.record_at(&Event::Warning { step: 1, message: "look".into() }, later);
     sink.record_at(&Event::Checkpoint { step: 1, path: "c".into() }, later);
-    assert_eq!(recorder.take(), ["print: warning: look"]);
+    sink.record_at(&Event::Note { step: 1, message: "it is so".into() }, later);
+    assert_eq!(recorder.take(), ["print: warning: look", "print: it is so"]);
     sink.record_at(&Event::Failed { step: 1000, message: "m".into() }, later);
     assert_eq!(
         recorder.take(),

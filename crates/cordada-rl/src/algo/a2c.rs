@@ -38,7 +38,7 @@ use cordada_nn::{Optimizer, Schedule};
 use super::on_policy::{
     self, Loss, Means, OnPolicy, Order, PolicyObjective, Shape, load_optimizer, save_optimizer,
 };
-use super::{AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::objective::{Surrogate, ValueClip, policy_gradient};
@@ -53,6 +53,8 @@ pub const A2C: AlgoSpec = AlgoSpec {
     on_policy: true,
     accepts: on_policy::ACCEPTS,
     takes: on_policy::takes,
+    observes: ANY_OBS,
+    sees: |_| true,
     recurrent: true,
     masks: true,
     resume: Resume::Exact,
@@ -65,7 +67,7 @@ pub const A2C: AlgoSpec = AlgoSpec {
 pub const ACTOR_CRITIC: AlgoSpec = AlgoSpec {
     name: "actor_critic",
     title: "One-step actor-critic",
-    paper: "Sutton & Barto 2018, section 13.5",
+    paper: "Barto, Sutton and Anderson 1983, doi:10.1109/TSMC.1983.6313077",
     complete: |table| Ok(A2cConfig::one_step().with_table("actor_critic", table)?.to_table()),
     make: |setup| Ok(Box::new(A2c::new(&ACTOR_CRITIC, A2cConfig::one_step(), setup)?)),
     ..A2C

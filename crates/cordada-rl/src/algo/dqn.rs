@@ -42,7 +42,7 @@ use super::off_policy::{
     Acting, Learner, OffPolicy, Prioritized, QLearner, QNetworkConfig, ReplayConfig, RunningMeans,
     Sampled,
 };
-use super::{AlgoSpec, Resume};
+use super::{ANY_OBS, AlgoSpec, Resume};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::estimate::td_target::{double_q_value, max_value, td_target};
@@ -58,6 +58,8 @@ pub const DQN: AlgoSpec = AlgoSpec {
     on_policy: false,
     accepts: "Discrete action spaces",
     takes: |space| matches!(space, Space::Discrete { .. }),
+    observes: ANY_OBS,
+    sees: |_| true,
     recurrent: false,
     masks: true,
     resume: Resume::Exact,

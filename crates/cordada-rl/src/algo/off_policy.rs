@@ -2,7 +2,9 @@
 //! rhythm of acting and updating. An algorithm adds a [`Learner`]: how it acts, and one update.
 
 mod critic;
+mod critics;
 mod q_learner;
+mod soft_actor;
 mod world;
 
 use std::fmt;
@@ -19,7 +21,9 @@ use crate::policy_file::{Policy, PolicySpec};
 use crate::replay::{Batch, Priorities, Replay, ReplaySizes};
 
 pub use critic::{Critic, CriticSpec};
+pub use critics::{ActorCriticsConfig, Critics, Told, adam, first_flops};
 pub use q_learner::{QLearner, QNetworkConfig};
+pub use soft_actor::{Drawn, SoftActor, Temperature, TemperatureConfig};
 pub use world::{ActionScale, Acting, Seen, Worlds};
 
 crate::config! {

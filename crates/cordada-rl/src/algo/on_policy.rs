@@ -4,10 +4,13 @@
 
 mod shard;
 
+use std::sync::Arc;
+
 use cordada_env::wrapper::normalize::{NormalizeOptions, RewardNormalizer};
 use cordada_env::{Env, Persist, Space, StateError, StateReader, StateWriter, Stream, role};
 use cordada_nn::kernel::{Isa, add_assign};
 use cordada_nn::{Optimizer, clip_global_norm};
+use rayon::ThreadPool;
 
 use super::{AlgoSpec, Setup};
 use crate::config::Checks;
@@ -22,11 +25,12 @@ use crate::rollout::{Actor, Collector, Track, TrackSizes, Trajectory};
 use crate::settings::{NetworkConfig, ScalingConfig, init_named};
 
 pub use shard::{Batch, Loss, Means, Order, PolicyObjective, Sample, Shard, Stats, Work};
+pub(super) use shard::{append, row};
 
 /// Rows that one shard of a batch has at least: below that, sharing costs more than it gains.
-const SHARD_ROWS: usize = 512;
+pub(super) const SHARD_ROWS: usize = 512;
 /// Shards that a batch is split into at most.
-const MAX_SHARDS: usize = 16;
+pub(super) const MAX_SHARDS: usize = 16;
 
 /// Whether a distribution exists for the action space.
 pub fn takes(space: &Space) -> bool {
@@ -55,12 +59,24 @@ pub struct Shape<'a> {
     pub batch_rows: usize,
 }
 
+/// How far a collection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// As many steps as the trajectories have room for.
+    Segment,
+    /// To the end of an episode in each environment.
+    Episode {
+        /// Steps after which an episode is cut.
+        max_steps: usize,
+    },
+}
+
 /// The shared part of a learner.
 #[derive(Debug)]
 pub struct OnPolicy {
     algo: &'static str,
     env: String,
-    action_space: Space,
+    pub(super) action_space: Space,
     obs_space: Space,
     normalize: Option<NormalizeOptions>,
     /// Networks and distribution.
@@ -73,15 +89,15 @@ pub struct OnPolicy {
     /// From observations to the networks' input.
     pub input: InputMap,
     rewards: Option<RewardNormalizer>,
-    tracks: Vec<Track>,
+    pub(super) tracks: Vec<Track>,
     /// What the environments gave in this iteration.
     pub trajectories: Vec<Trajectory>,
-    collectors: Vec<Collector>,
+    pub(super) collectors: Vec<Collector>,
     shards: Vec<Shard>,
     /// The gradient of the last batch, to be ascended: as θ.
     pub grad: Vec<f32>,
     tape: PolicyTape<f32>,
-    pool: Option<rayon::ThreadPool>,
+    pub(super) pool: Option<Arc<ThreadPool>>,
     /// Steps of the whole run.
     pub total_steps: u64,
     /// Steps so far.
@@ -103,7 +119,7 @@ impl OnPolicy {
         let envs: Vec<Box<dyn Env>> = (0..shape.num_envs).map(|_| (setup.make_env)()).collect();
         let action_space = envs[0].action_space().clone();
         let obs_space = envs[0].obs_space().clone();
-        algo.check_space(setup.env, &action_space)?;
+        algo.check(setup.env, &*envs[0])?;
         let normalize = shape.scaling.obs_normalizer();
         let input = InputMap::new(&obs_space, normalize)?;
         let check = Checks { section: algo.name };
@@ -159,12 +175,7 @@ impl OnPolicy {
     ///
     /// [`Error::NonFinite`] if an observation or reward is not finite.
     pub fn collect(&mut self) -> Result<(), Error> {
-        let iteration = self.iterations;
-        self.each_collector(|collector, actor, tracks, trajectories| {
-            collector.collect(actor, tracks, trajectories, iteration)
-        })?;
-        self.count_flops(self.num_samples(), 1);
-        Ok(())
+        self.collect_to(Extent::Segment)
     }
 
     /// One whole episode in each environment, of at most `max_steps`.
@@ -173,35 +184,24 @@ impl OnPolicy {
     ///
     /// [`Error::NonFinite`] if an observation or reward is not finite.
     pub fn collect_episodes(&mut self, max_steps: usize) -> Result<(), Error> {
-        let limits = (self.iterations, max_steps);
-        self.each_collector(|collector, actor, tracks, trajectories| {
-            collector.collect_episodes(actor, tracks, trajectories, limits)
-        })?;
-        self.count_flops(self.num_samples(), 1);
-        Ok(())
+        self.collect_to(Extent::Episode { max_steps })
     }
 
-    fn each_collector(
-        &mut self,
-        collect: impl Fn(&mut Collector, Actor<'_>, &mut [Track], &mut [Trajectory]) -> Result<(), Error>
-        + Sync,
-    ) -> Result<(), Error> {
+    fn collect_to(&mut self, extent: Extent) -> Result<(), Error> {
         let actor = Actor {
             policy: &self.network,
             weights: &self.weights,
             input: &self.input,
             action_space: &self.action_space,
         };
-        let per_thread = self.tracks.len().div_ceil(self.collectors.len());
-        let tracks = self.tracks.chunks_mut(per_thread);
-        let trajectories = self.trajectories.chunks_mut(per_thread);
-        let parts = self.collectors.iter_mut().zip(tracks.zip(trajectories));
-        each(self.pool.as_ref(), parts, |(collector, (tracks, trajectories))| {
-            collect(collector, actor, tracks, trajectories)
-        })
+        let worlds = (&mut self.collectors[..], &mut self.tracks[..], &mut self.trajectories[..]);
+        collect_all(self.pool.as_deref(), actor, worlds, (self.iterations, extent))?;
+        self.count_flops(self.num_samples(), 1);
+        Ok(())
     }
 
-    fn count_flops(&mut self, rows: usize, passes: usize) {
+    /// Counts forward passes of `rows` rows each.
+    pub fn count_flops(&mut self, rows: usize, passes: usize) {
         self.flops += (rows * passes * self.network.forward_flops()) as u64;
     }
 
@@ -275,11 +275,11 @@ impl OnPolicy {
         let done = match work {
             Work::Steps(samples) => {
                 let parts = shards.zip(samples.chunks(per_shard).map(Work::Steps));
-                each(self.pool.as_ref(), parts, run)
+                each(self.pool.as_deref(), parts, run)
             }
             Work::Sequences(envs) => {
                 let parts = shards.zip(envs.chunks(per_shard).map(Work::Sequences));
-                each(self.pool.as_ref(), parts, run)
+                each(self.pool.as_deref(), parts, run)
             }
         };
         debug_assert!(done.is_ok(), "shards do not fail");
@@ -312,6 +312,26 @@ impl OnPolicy {
         self.finite("gradient norm", norm)?;
         optimizer.ascend(&mut self.theta, &self.grad, learning_rate);
         self.network.pack(&self.theta, &mut self.weights);
+        Ok(norm)
+    }
+
+    /// The same for the critic alone, with an optimizer of its own, which is as long as
+    /// [`ActorCritic::critic_range`]: the actor does not move.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] if the gradient is not finite.
+    pub fn ascend_critic(
+        &mut self,
+        optimizer: &mut Optimizer<f32>,
+        learning_rate: f64,
+        max_norm: f64,
+    ) -> Result<f64, Error> {
+        let critic = self.network.critic_range();
+        let norm = clip_global_norm(Isa::detect(), &mut self.grad[critic.clone()], max_norm);
+        self.finite("gradient norm", norm)?;
+        optimizer.ascend(&mut self.theta[critic.clone()], &self.grad[critic], learning_rate);
+        self.network.pack_critic(&self.theta, &mut self.weights);
         Ok(norm)
     }
 
@@ -403,7 +423,9 @@ impl OnPolicy {
             };
             let (values, returns) = (all(|t| &t.values), all(|t| &t.returns));
             let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
-            metrics.push(("train/explained_variance", explained_variance(&values, &returns)));
+            // Where all returns are alike there is nothing to explain.
+            let explained = explained_variance(&values, &returns);
+            metrics.extend(explained.is_finite().then_some(("train/explained_variance", explained)));
             metrics.push(("train/value_mean", mean));
         }
         if let Some(range) = self.network.log_std_range() {
@@ -530,15 +552,40 @@ fn track_sizes(
 }
 
 /// Threads beyond the first; none for one thread.
-fn pool(threads: usize) -> Option<rayon::ThreadPool> {
+pub(super) fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
     (threads > 1)
         .then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok())
         .flatten()
+        .map(Arc::new)
+}
+
+/// Fills a trajectory from each environment. What a trajectory holds does not depend on the
+/// threads.
+///
+/// # Errors
+///
+/// [`Error::NonFinite`] if an observation or reward is not finite; it names the iteration.
+pub(super) fn collect_all(
+    pool: Option<&ThreadPool>,
+    actor: Actor<'_>,
+    (collectors, tracks, trajectories): (&mut [Collector], &mut [Track], &mut [Trajectory]),
+    (iteration, extent): (u64, Extent),
+) -> Result<(), Error> {
+    let per_thread = tracks.len().div_ceil(collectors.len());
+    let parts = tracks.chunks_mut(per_thread).zip(trajectories.chunks_mut(per_thread));
+    each(pool, collectors.iter_mut().zip(parts), |(collector, (tracks, trajectories))| match extent
+    {
+        Extent::Segment => collector.collect(actor, tracks, trajectories, iteration),
+        Extent::Episode { max_steps } => {
+            let limits = (iteration, max_steps);
+            collector.collect_episodes(actor, tracks, trajectories, limits)
+        }
+    })
 }
 
 /// Runs `f` on every part, side by side if there is a pool; the first error in the parts' order.
-fn each<P: Send>(
-    pool: Option<&rayon::ThreadPool>,
+pub(super) fn each<P: Send>(
+    pool: Option<&ThreadPool>,
     parts: impl ExactSizeIterator<Item = P>,
     f: impl Fn(P) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {

@@ -47,14 +47,13 @@ use cordada_nn::Optimizer;
 use super::on_policy::{
     self, Loss, OnPolicy, Order, PolicyObjective, Shape, Stats, load_optimizer, save_optimizer,
 };
-use super::{AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
 use crate::config::Config;
 use crate::error::Error;
 use crate::objective::{
     AdaptiveKl, Surrogate, ValueClip, clipped_surrogate, dual_clipped_surrogate, surrogate,
 };
 use crate::policy_file::Policy;
-use crate::settings::SegmentConfig;
 
 pub use config::{Objective, PpoConfig, ValueClipping};
 
@@ -66,6 +65,8 @@ pub const SPEC: AlgoSpec = AlgoSpec {
     on_policy: true,
     accepts: on_policy::ACCEPTS,
     takes: on_policy::takes,
+    observes: ANY_OBS,
+    sees: |_| true,
     recurrent: true,
     masks: true,
     resume: Resume::Exact,
@@ -79,10 +80,17 @@ pub const SPEC: AlgoSpec = AlgoSpec {
 pub struct Ppo {
     config: PpoConfig,
     common: OnPolicy,
+    epochs: Epochs,
+}
+
+/// Lines 5 to 7 and what they keep from one iteration to the next.
+#[derive(Debug)]
+pub struct Epochs {
     optimizer: Optimizer<f32>,
     kl: AdaptiveKl<f32>,
     order: Order,
     shuffle: Stream,
+    learned: Learned,
 }
 
 /// The objective of one sample.
@@ -137,46 +145,56 @@ impl PpoConfig {
     }
 }
 
-impl Ppo {
-    /// A learner at its start.
+impl PpoConfig {
+    /// What the shared part of a learner is made from.
+    pub fn shape(&self) -> Shape<'_> {
+        Shape {
+            network: &self.network,
+            critic: true,
+            scaling: &self.scaling,
+            num_envs: self.segment.num_envs,
+            num_steps: self.segment.num_steps,
+            gamma: self.segment.gamma,
+            batch_rows: self.minibatch_size(),
+        }
+    }
+}
+
+impl Epochs {
+    /// Before the first iteration.
     ///
     /// # Errors
     ///
-    /// [`Error::BadValue`] or [`Error::UnknownKey`] for the settings, [`Error::Space`] if it
-    /// cannot act in the environment.
-    pub fn new(setup: &Setup<'_>) -> Result<Self, Error> {
-        let config = PpoConfig::from_table(SPEC.name, setup.settings)?;
-        let shape = Shape {
-            network: &config.network,
-            critic: true,
-            scaling: &config.scaling,
-            num_envs: config.segment.num_envs,
-            num_steps: config.segment.num_steps,
-            gamma: config.segment.gamma,
-            batch_rows: config.minibatch_size(),
-        };
-        let common = OnPolicy::new(&SPEC, setup, shape)?;
+    /// If the optimizer's numbers are out of range.
+    pub fn new(config: &PpoConfig, common: &OnPolicy, seed: u64) -> Result<Self, Error> {
         let memory = common.network.state_len() > 0;
         Ok(Self {
             optimizer: Optimizer::new(config.step.optimizer(), common.theta.len())?,
             kl: AdaptiveKl { beta: config.kl_coef as f32, target: config.kl_target as f32 },
             order: Order::new(config.segment.num_envs, config.segment.num_steps, memory),
-            shuffle: Stream::new(setup.seed, role::SHUFFLE, 0),
-            config,
-            common,
+            shuffle: Stream::new(seed, role::SHUFFLE, 0),
+            learned: Learned::default(),
         })
     }
 
-    /// Lines 5 to 7: K epochs of minibatches.
-    fn learn(&mut self) -> Result<Learned, Error> {
-        let Self { config, common, optimizer, order, .. } = self;
+    /// Forgets what the last iteration told.
+    pub fn begin(&mut self) {
+        self.learned = Learned::default();
+    }
+
+    /// K epochs of minibatches of the trajectories, whose advantages and targets are there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] if the objective or its gradient is not finite.
+    pub fn learn(&mut self, config: &PpoConfig, common: &mut OnPolicy) -> Result<(), Error> {
+        let Self { optimizer, kl, order, shuffle, learned } = self;
         let progress = common.progress();
-        let learning_rate = config.step.learning_rate.at(progress);
-        let loss = config.loss(progress, self.kl.beta);
-        let mut learned =
-            Learned { learning_rate, clip_eps: config.clip_eps.at(progress), ..Learned::default() };
+        let loss = config.loss(progress, kl.beta);
+        learned.learning_rate = config.step.learning_rate.at(progress);
+        learned.clip_eps = config.clip_eps.at(progress);
         'epochs: for _ in 0..config.num_epochs {
-            order.shuffle(&mut self.shuffle);
+            order.shuffle(shuffle);
             for i in 0..config.num_minibatches {
                 let work = order.part(i, config.num_minibatches);
                 let stats = common.gradient(work, config.normalize_advantages, loss); // eq. (9)
@@ -186,22 +204,24 @@ impl Ppo {
                 if config.target_kl.is_some_and(|target| means.approx_kl > 1.5 * target) {
                     break 'epochs;
                 }
-                learned.grad_norm +=
-                    common.ascend(optimizer, learning_rate, config.step.max_grad_norm)?;
+                let max_norm = config.step.max_grad_norm;
+                learned.grad_norm += common.ascend(optimizer, learned.learning_rate, max_norm)?;
                 learned.updates += 1;
             }
             learned.epochs += 1;
         }
         if config.objective == Objective::KlPenalty && config.kl_adaptive {
-            self.kl.update(common.mean_kl() as f32);
+            kl.update(common.mean_kl() as f32);
         }
-        Ok(learned)
+        Ok(())
     }
 
-    /// What the iteration tells, in a fixed order.
-    fn report(&self, learned: &Learned) -> Report {
-        let mut metrics = Vec::with_capacity(20);
-        self.common.rollout_metrics(&mut metrics);
+    /// What the last iteration tells, in a fixed order.
+    pub fn metrics(&self, config: &PpoConfig, metrics: &mut Vec<(&'static str, f64)>) {
+        let learned = &self.learned;
+        if learned.updates == 0 {
+            return;
+        }
         let means = learned.stats.means();
         metrics.extend([
             ("train/policy_loss", -means.policy_objective),
@@ -209,27 +229,59 @@ impl Ppo {
             ("train/entropy", means.entropy),
             ("train/approx_kl", means.approx_kl),
             ("train/clip_fraction", means.clip_fraction),
-            ("train/grad_norm", learned.grad_norm / learned.updates.max(1) as f64),
+            ("train/grad_norm", learned.grad_norm / learned.updates as f64),
             ("train/epochs", learned.epochs as f64),
             ("train/learning_rate", learned.learning_rate),
             ("train/clip_eps", learned.clip_eps),
         ]);
-        if self.config.objective == Objective::KlPenalty {
+        if config.objective == Objective::KlPenalty {
             metrics.push(("train/kl_coef", f64::from(self.kl.beta)));
         }
-        self.common.policy_metrics(&mut metrics);
-        Report { metrics }
+    }
+}
+
+impl Persist for Epochs {
+    fn save(&self, w: &mut StateWriter) {
+        save_optimizer(&self.optimizer, w);
+        w.f32(self.kl.beta);
+        self.shuffle.save(w);
+        self.order.save(w);
+    }
+
+    fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
+        load_optimizer(&mut self.optimizer, r)?;
+        self.kl.beta = r.f32()?;
+        self.shuffle.load(r)?;
+        self.order.load(r)
+    }
+}
+
+impl Ppo {
+    /// A learner at its start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] or [`Error::UnknownKey`] for the settings, [`Error::Space`] if it
+    /// cannot act in the environment.
+    pub fn new(setup: &Setup<'_>) -> Result<Self, Error> {
+        let config = PpoConfig::from_table(SPEC.name, setup.settings)?;
+        let common = OnPolicy::new(&SPEC, setup, config.shape())?;
+        Ok(Self { epochs: Epochs::new(&config, &common, setup.seed)?, config, common })
     }
 }
 
 impl Algorithm for Ppo {
     fn iterate(&mut self) -> Result<Report, Error> {
-        let SegmentConfig { gamma, gae_lambda, .. } = self.config.segment;
-        self.common.collect()?; // Alg. 1, lines 2 and 3
-        self.common.estimate(gamma, gae_lambda); // line 4, eqs. (11), (12)
-        let learned = self.learn()?; // lines 5 to 7, eq. (9)
-        let report = self.report(&learned);
-        self.common.finish()?;
+        let Self { config, common, epochs } = self;
+        epochs.begin();
+        common.collect()?; // Alg. 1, lines 2 and 3
+        common.estimate(config.segment.gamma, config.segment.gae_lambda); // line 4, eqs. (11), (12)
+        epochs.learn(config, common)?; // lines 5 to 7, eq. (9)
+        let mut report = Report::default();
+        common.rollout_metrics(&mut report.metrics);
+        epochs.metrics(config, &mut report.metrics);
+        common.policy_metrics(&mut report.metrics);
+        common.finish()?;
         Ok(report)
     }
 
@@ -251,18 +303,12 @@ impl Algorithm for Ppo {
 
     fn save(&self, w: &mut StateWriter) {
         self.common.save(w);
-        save_optimizer(&self.optimizer, w);
-        w.f32(self.kl.beta);
-        self.shuffle.save(w);
-        self.order.save(w);
+        self.epochs.save(w);
     }
 
     fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
         self.common.load(policy, r)?;
-        load_optimizer(&mut self.optimizer, r)?;
-        self.kl.beta = r.f32()?;
-        self.shuffle.load(r)?;
-        self.order.load(r)
+        self.epochs.load(r)
     }
 }
 

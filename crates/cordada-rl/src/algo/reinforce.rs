@@ -37,7 +37,7 @@ use super::a2c::Weighted;
 use super::on_policy::{
     self, Loss, Means, OnPolicy, Sample, Shape, Stats, Work, load_optimizer, save_optimizer,
 };
-use super::{AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::estimate::{Segment, reward_to_go};
@@ -53,6 +53,8 @@ pub const SPEC: AlgoSpec = AlgoSpec {
     on_policy: true,
     accepts: on_policy::ACCEPTS,
     takes: on_policy::takes,
+    observes: ANY_OBS,
+    sees: |_| true,
     recurrent: true,
     masks: true,
     resume: Resume::Exact,

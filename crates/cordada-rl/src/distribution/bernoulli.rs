@@ -103,6 +103,7 @@ impl Family for Bernoulli {
             *d += -coef * logit * variance(logit);
         }
     }
+    #[inline(always)]
     fn kl<F: Real>(&self, p: &[F], q: &[F], _: Mask<'_>) -> F {
         let part = |p: F, q: F| p.sigmoid() * (log_sigmoid(p) - log_sigmoid(q));
         p.iter().zip(q).map(|(&p, &q)| part(p, q) + part(-p, -q)).sum()
@@ -117,6 +118,7 @@ impl Family for Bernoulli {
             *d += coef * (q.sigmoid() - p.sigmoid());
         }
     }
+    #[inline(always)]
     fn fisher_product<F: Real>(&self, params: &[F], _: Mask<'_>, v: &[F], out: &mut [F]) {
         for ((out, &logit), &v) in out.iter_mut().zip(params).zip(v) {
             *out = variance(logit) * v;

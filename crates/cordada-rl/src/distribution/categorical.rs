@@ -167,6 +167,7 @@ pub(super) fn add_entropy_gradient<F: Real>(
     });
 }
 
+#[inline(always)]
 pub(super) fn kl<F: Real>(p_logits: &[F], q_logits: &[F], mask: Mask<'_>) -> F {
     with_mask!(mask, allowed => {
         let (p, q) = (Softmax::of(p_logits, allowed), Softmax::of(q_logits, allowed));
@@ -216,6 +217,7 @@ pub(super) fn add_kl_gradient_q<F: Real>(
     });
 }
 
+#[inline(always)]
 pub(super) fn fisher_product<F: Real>(logits: &[F], mask: Mask<'_>, v: &[F], out: &mut [F]) {
     with_mask!(mask, allowed => {
         let softmax = Softmax::of(logits, allowed);
@@ -428,6 +430,7 @@ impl Family for Categorical {
     ) {
         add_entropy_gradient(params, mask, coef, d_params);
     }
+    #[inline(always)]
     fn kl<F: Real>(&self, p: &[F], q: &[F], mask: Mask<'_>) -> F {
         kl(p, q, mask)
     }
@@ -437,6 +440,7 @@ impl Family for Categorical {
     fn add_kl_gradient_q<F: Real>(&self, p: &[F], q: &[F], mask: Mask<'_>, coef: F, d_q: &mut [F]) {
         add_kl_gradient_q(p, q, mask, coef, d_q);
     }
+    #[inline(always)]
     fn fisher_product<F: Real>(&self, params: &[F], mask: Mask<'_>, v: &[F], out: &mut [F]) {
         fisher_product(params, mask, v, out);
     }

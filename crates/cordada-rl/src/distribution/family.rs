@@ -73,6 +73,24 @@ pub(super) trait Family {
     ) {
         add_scores_by_row(self, params, masks, scored, entropy_coef, d_params);
     }
+
+    /// v ← F v, row by row.
+    #[inline(always)]
+    fn fisher_product_batch<F: Real>(&self, params: &[F], masks: Mask<'_>, v: &mut [F], row: &mut [F]) {
+        let rows = params.chunks_exact(self.num_params()).zip(v.chunks_exact_mut(row.len()));
+        for (i, (params, v)) in rows.enumerate() {
+            self.fisher_product(params, self.mask_row(masks, i), v, row);
+            v.copy_from_slice(row);
+        }
+    }
+
+    /// Σ KL(p ‖ q) over rows.
+    #[inline(always)]
+    fn kl_sum<F: Real>(&self, p: &[F], q: &[F], masks: Mask<'_>) -> f64 {
+        let rows = p.chunks_exact(self.num_params()).zip(q.chunks_exact(self.num_params()));
+        let kl = |(i, (p, q))| self.kl::<F>(p, q, self.mask_row(masks, i)).f64();
+        rows.enumerate().map(kl).sum()
+    }
 }
 
 #[inline(always)]
@@ -165,5 +183,40 @@ impl<D: Family, F: Real> Task for Draw<'_, D, F> {
         let Self(family, params, mask, stream, action) = self;
         family.sample(params, mask, stream, action);
         family.log_prob(params, mask, action)
+    }
+}
+
+/// [`Family::fisher_product_batch`] as a task, arguments in its order.
+pub(super) struct FisherProduct<'a, D, F>(
+    pub(super) &'a D,
+    pub(super) &'a [F],
+    pub(super) Mask<'a>,
+    pub(super) &'a mut [F],
+    pub(super) &'a mut [F],
+);
+
+impl<D: Family, F: Real> Task for FisherProduct<'_, D, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self(family, params, masks, v, row) = self;
+        family.fisher_product_batch(params, masks, v, row);
+    }
+}
+
+/// [`Family::kl_sum`] as a task, arguments in its order.
+pub(super) struct KlSum<'a, D, F>(
+    pub(super) &'a D,
+    pub(super) &'a [F],
+    pub(super) &'a [F],
+    pub(super) Mask<'a>,
+);
+
+impl<D: Family, F: Real> Task for KlSum<'_, D, F> {
+    type Output = f64;
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self(family, p, q, masks) = self;
+        family.kl_sum(p, q, masks)
     }
 }

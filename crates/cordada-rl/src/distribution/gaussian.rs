@@ -56,6 +56,7 @@ pub(super) fn standardize<F: Real>(x: F, mean: F, log_std: F) -> (F, F) {
     (inv_std, (x - mean) * inv_std)
 }
 
+#[inline(always)]
 pub(super) fn kl<F: Real>(p: &[F], q: &[F]) -> F {
     let half = F::of(0.5);
     let ((p_mean, p_log_std), (q_mean, q_log_std)) = (halves(p), halves(q));
@@ -90,6 +91,7 @@ pub(super) fn add_kl_gradient_q<F: Real>(p: &[F], q: &[F], coef: F, d_q: &mut [F
     }
 }
 
+#[inline(always)]
 pub(super) fn fisher_product<F: Real>(params: &[F], v: &[F], out: &mut [F]) {
     let (_, log_std) = halves(params);
     let ((v_mean, v_log_std), (out_mean, out_log_std)) = (halves(v), halves_mut(out));
@@ -211,6 +213,7 @@ impl Family for DiagGaussian {
             *d += coef;
         }
     }
+    #[inline(always)]
     fn kl<F: Real>(&self, p: &[F], q: &[F], _: Mask<'_>) -> F {
         kl(p, q)
     }
@@ -220,6 +223,7 @@ impl Family for DiagGaussian {
     fn add_kl_gradient_q<F: Real>(&self, p: &[F], q: &[F], _: Mask<'_>, coef: F, d_q: &mut [F]) {
         add_kl_gradient_q(p, q, coef, d_q);
     }
+    #[inline(always)]
     fn fisher_product<F: Real>(&self, params: &[F], _: Mask<'_>, v: &[F], out: &mut [F]) {
         fisher_product(params, v, out);
     }

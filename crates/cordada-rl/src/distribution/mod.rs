@@ -43,7 +43,7 @@ pub use gaussian::DiagGaussian;
 pub use multi_categorical::MultiCategorical;
 pub use squashed::SquashedGaussian;
 
-use family::{AddScoreEntropy, Draw, Family, LogProbEntropy};
+use family::{AddScoreEntropy, Draw, Family, FisherProduct, KlSum, LogProbEntropy};
 
 /// The distribution of actions of a policy: which family, and its sizes.
 ///
@@ -361,5 +361,36 @@ impl Distribution {
         each!(self, family => {
             Isa::detect().run(AddScoreEntropy(family, params, masks, scored, entropy_coef, d_params));
         });
+    }
+
+    /// [`fisher_product`](Self::fisher_product) of each row, in place; `row` is room for one.
+    ///
+    /// # Shapes
+    ///
+    /// `v`: `[B, P]`; `row`: `[P]`.
+    pub fn fisher_product_batch<F: Real>(
+        &self,
+        params: &[F],
+        masks: Option<&[bool]>,
+        v: &mut [F],
+        row: &mut [F],
+    ) {
+        let rows = params.len() / self.num_params();
+        self.check(rows, params, masks, None);
+        self.check(rows, v, None, None);
+        self.check(1, row, None, None);
+        each!(self, family => Isa::detect().run(FisherProduct(family, params, masks, v, row)));
+    }
+
+    /// Σ KL(p ‖ q) over the rows, added up in their order.
+    ///
+    /// # Shapes
+    ///
+    /// `p`, `q`: `[B, P]`.
+    pub fn kl_sum<F: Real>(&self, p: &[F], q: &[F], masks: Option<&[bool]>) -> f64 {
+        let rows = p.len() / self.num_params();
+        self.check(rows, p, masks, None);
+        self.check(rows, q, None, None);
+        each!(self, family => Isa::detect().run(KlSum(family, p, q, masks)))
     }
 }

@@ -101,6 +101,7 @@ impl Family for MultiCategorical {
             categorical::add_entropy_gradient(&params[r], mask, coef, d);
         }
     }
+    #[inline(always)]
     fn kl<F: Real>(&self, p: &[F], q: &[F], mask: Mask<'_>) -> F {
         self.blocks()
             .map(|(_, r)| categorical::kl(&p[r.clone()], &q[r.clone()], part(mask, &r)))
@@ -118,6 +119,7 @@ impl Family for MultiCategorical {
             categorical::add_kl_gradient_q(p, q, mask, coef, &mut d_q[r]);
         }
     }
+    #[inline(always)]
     fn fisher_product<F: Real>(&self, params: &[F], mask: Mask<'_>, v: &[F], out: &mut [F]) {
         for (_, r) in self.blocks() {
             let (params, mask) = (&params[r.clone()], part(mask, &r));

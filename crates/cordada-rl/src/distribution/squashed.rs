@@ -140,6 +140,7 @@ impl SquashedGaussian {
     /// # Source
     ///
     /// Haarnoja et al. 2018, arXiv:1812.05905, appendix C.
+    #[inline(always)]
     pub fn reparametrize<F: Real>(&self, params: &[F], noise: &[F], action: &mut [F]) -> F {
         let len = self.center.len();
         assert_eq!(params.len(), 2 * len, "params are not [2 A]");
@@ -169,6 +170,7 @@ impl SquashedGaussian {
     /// # Shapes
     ///
     /// `params`, `d_params`: `[2 A]`; `noise`, `d_action`: `[A]`.
+    #[inline(always)]
     pub fn add_reparametrized_gradient<F: Real>(
         &self,
         params: &[F],
@@ -273,6 +275,7 @@ impl Family for SquashedGaussian {
             d_log_std[i] += coef * by_log_std;
         }
     }
+    #[inline(always)]
     fn kl<F: Real>(&self, p: &[F], q: &[F], _: Mask<'_>) -> F {
         gaussian::kl(p, q)
     }
@@ -282,6 +285,7 @@ impl Family for SquashedGaussian {
     fn add_kl_gradient_q<F: Real>(&self, p: &[F], q: &[F], _: Mask<'_>, coef: F, d_q: &mut [F]) {
         gaussian::add_kl_gradient_q(p, q, coef, d_q);
     }
+    #[inline(always)]
     fn fisher_product<F: Real>(&self, params: &[F], _: Mask<'_>, v: &[F], out: &mut [F]) {
         gaussian::fisher_product(params, v, out);
     }

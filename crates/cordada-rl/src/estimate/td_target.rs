@@ -63,6 +63,10 @@ pub(crate) fn allowed(len: usize, mask: Option<&[bool]>) -> impl Iterator<Item =
 
 /// max_a Q(s', a): what Q-learning and DQN bootstrap from.
 ///
+/// # Panics
+///
+/// If no action is allowed.
+///
 /// # Source
 ///
 /// Watkins & Dayan 1992, doi:10.1007/BF00992698; Mnih et al. 2015, doi:10.1038/nature14236.
@@ -74,6 +78,10 @@ pub fn max_value<F: Real>(q_values: &[F], mask: Option<&[bool]>) -> F {
 /// Q'(s', argmax_a Q(s', a)): one function chooses, the other one judges.
 ///
 /// In Double DQN, `choosing` is the online network and `judging` the target network.
+///
+/// # Panics
+///
+/// If the lengths differ or no action is allowed.
 ///
 /// # Source
 ///
@@ -89,6 +97,10 @@ pub fn double_q_value<F: Real>(choosing: &[F], judging: &[F], mask: Option<&[boo
 /// ```text
 /// v = (1 − ε) max_a Q(s', a) + ε mean_a Q(s', a)        over the allowed actions
 /// ```
+///
+/// # Panics
+///
+/// If no action is allowed.
 ///
 /// # Source
 ///

@@ -4,6 +4,9 @@
 use cordada_env::{Persist, StateError, StateReader, StateWriter, Stream};
 use cordada_nn::Real;
 
+/// Draws that go down the tree side by side, so that they wait for memory together.
+const TOGETHER: usize = 32;
+
 /// Sum and smallest positive value of the priorities below a node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Node {
@@ -57,9 +60,11 @@ impl Priorities {
     ///
     /// # Panics
     ///
-    /// If `capacity` is 0, or α or ε is negative or not finite.
+    /// If `capacity` is 0 or more than 2³⁰, or α or ε is negative or not finite.
     pub fn new(capacity: usize, alpha: f64, eps: f64) -> Self {
         assert!(capacity > 0, "there must be an index to prioritize");
+        let named = u32::try_from(2 * capacity.next_power_of_two()).is_ok();
+        assert!(named, "{capacity} priorities are more than a tree's index can name");
         for value in [alpha, eps] {
             assert!((0.0..f64::INFINITY).contains(&value), "α = {alpha}, ε = {eps}");
         }
@@ -155,27 +160,36 @@ impl Priorities {
         let total = self.nodes[1].sum;
         assert!(total > 0.0, "no index has a priority");
         let part = total / indices.len() as f64;
-        for (i, (index, weight)) in indices.iter_mut().zip(weights).enumerate() {
-            *index = self.at(part * (i as f64 + stream.uniform()));
-            *weight = F::of(self.weight(*index, beta));
+        for (block, indices) in indices.chunks_mut(TOGETHER).enumerate() {
+            let mut masses = [0.0; TOGETHER];
+            for (i, mass) in masses[..indices.len()].iter_mut().enumerate() {
+                *mass = part * ((block * TOGETHER + i) as f64 + stream.uniform());
+            }
+            self.find(&mut masses[..indices.len()], indices);
+        }
+        for (weight, &index) in weights.iter_mut().zip(&*indices) {
+            *weight = F::of(self.weight(index, beta));
         }
     }
 
-    /// The index at which the sum of priorities passes `mass`.
-    fn at(&self, mut mass: f64) -> u32 {
+    /// The indices at which the sum of priorities passes the `masses`.
+    fn find(&self, masses: &mut [f64], indices: &mut [u32]) {
         let leaves = self.nodes.len() / 2;
-        let mut node = 1;
-        while node < leaves {
-            let (left, right) = (self.nodes[2 * node].sum, self.nodes[2 * node + 1].sum);
-            // Rounding may leave `mass` at the very end: it must not go where there is nothing.
-            if mass < left || right == 0.0 {
-                node *= 2;
-            } else {
-                mass -= left;
-                node = 2 * node + 1;
+        let nodes = indices;
+        nodes.fill(1);
+        for _ in 0..leaves.ilog2() {
+            for (node, mass) in nodes.iter_mut().zip(&mut *masses) {
+                let left = 2 * *node as usize;
+                let (sum, right_sum) = (self.nodes[left].sum, self.nodes[left + 1].sum);
+                // Rounding may leave `mass` at the very end: it must not go where there is nothing.
+                let goes_left = *mass < sum || right_sum == 0.0;
+                *mass -= if goes_left { 0.0 } else { sum };
+                *node = left as u32 + u32::from(!goes_left);
             }
         }
-        (node - leaves) as u32
+        for node in nodes {
+            *node -= leaves as u32;
+        }
     }
 
     fn leaf(&self, index: u32) -> Node {
@@ -219,7 +233,8 @@ impl Persist for Priorities {
         let what = "priority";
         let valid = |x: f64| (0.0..f64::INFINITY).contains(&x);
         let offset = r.offset();
-        self.max = Some(r.f64()?).filter(|&max| valid(max)).ok_or(StateError::Value { what, offset })?;
+        self.max =
+            Some(r.f64()?).filter(|&max| valid(max)).ok_or(StateError::Value { what, offset })?;
         let offset = r.offset();
         let priorities = r.f64s()?;
         if priorities.len() > self.capacity || !priorities.iter().all(|&p| valid(p)) {
@@ -295,6 +310,20 @@ mod tests {
             assert!((f64::from(count) - 8000.0 * p).abs() <= 5.0 * deviation, "{counts:?}");
         }
         assert_eq!(stream.counter(), 8000);
+    }
+
+    #[test]
+    fn rounding_does_not_lead_to_what_has_no_priority() {
+        let mut priorities = Priorities::new(8, 1.0, 0.0);
+        for index in [2, 3, 5] {
+            priorities.set_new(index);
+        }
+        // Sums 1, 2, 3: each index from its own, included, to the next one, excluded.
+        for (mass, want) in [(0.0, 2), (0.999, 2), (1.0, 3), (2.0, 5), (3.0, 5), (3.001, 5)] {
+            let mut index = [9];
+            priorities.find(&mut [mass], &mut index);
+            assert_eq!(index, [want], "at {mass}");
+        }
     }
 
     #[test]

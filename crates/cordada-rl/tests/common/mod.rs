@@ -9,7 +9,7 @@ use cordada_env::{Env, Outcome, Space, StateError, StateReader, StateWriter, Ste
 use cordada_rl::Error;
 use cordada_rl::algo::{self, AlgoSpec, Algorithm, Report, Setup};
 use cordada_rl::policy::{ActorCritic, PolicyTape};
-use cordada_rl::policy_file::Policy;
+use cordada_rl::policy_file::{Policy, PolicySpec};
 use toml::{Table, Value};
 
 /// Length of the runs that learners of the tests believe to be in.
@@ -84,7 +84,8 @@ pub(crate) fn exact(report: &Report) -> Vec<(&'static str, u64)> {
 
 /// V(s) of a policy for each of the observations.
 pub(crate) fn values(policy: &Policy, obs: &[f32]) -> Vec<f32> {
-    let network = ActorCritic::new(&policy.spec);
+    let PolicySpec::ActorCritic(spec) = &policy.spec else { panic!("no values") };
+    let network = ActorCritic::new(spec);
     let mut weights = network.weights();
     network.pack(&policy.theta, &mut weights);
     let (d, e) = (policy.input.obs_len(), policy.input.inputs());
@@ -92,7 +93,7 @@ pub(crate) fn values(policy: &Policy, obs: &[f32]) -> Vec<f32> {
     for (obs, x) in obs.chunks_exact(d).zip(x.chunks_exact_mut(e)) {
         policy.input.apply(obs, x);
     }
-    network.value(&weights, &x, &mut PolicyTape::default()).to_vec()
+    network.value(&weights, &x, &mut [], &mut PolicyTape::default()).to_vec()
 }
 
 /// What step `t` of an episode gives for the observation before it and an action.

@@ -1,9 +1,8 @@
-//! A critic Q(s, a) for real-valued actions, with its target network and optimizer.
+//! A critic Q(s, a) for real-valued actions, or Q(s, ·), with its target network and optimizer.
 
 use cordada_env::{Persist, StateError, StateReader, StateWriter, Stream};
-use cordada_nn::kernel::{Isa, sum_squares};
 use cordada_nn::{
-    Activation, Init, Mlp, MlpSpec, Optimizer, OptimizerConfig, Tape, Weights,
+    Activation, Init, Mlp, MlpSpec, Optimizer, OptimizerConfig, Tape, Weights, clip_global_norm,
 };
 
 use crate::algo::on_policy::{load_optimizer, save_optimizer};
@@ -28,6 +27,8 @@ pub struct CriticSpec<'a> {
     pub init: Init,
     /// Update rule.
     pub optimizer: OptimizerConfig,
+    /// Limit of the gradient's norm.
+    pub max_grad_norm: f64,
 }
 
 /// The critic.
@@ -39,6 +40,7 @@ pub struct Critic {
     weights: Weights<f32>,
     target_weights: Weights<f32>,
     optimizer: Optimizer<f32>,
+    max_grad_norm: f64,
     grad: Vec<f32>,
     tape: Tape<f32>,
     target_tape: Tape<f32>,
@@ -67,6 +69,7 @@ impl Critic {
             optimizer: Optimizer::new(spec.optimizer, theta.len())?,
             target: theta.clone(),
             target_weights: weights.clone(),
+            max_grad_norm: spec.max_grad_norm,
             grad: vec![0.0; theta.len()],
             tape: Tape::new(),
             target_tape: Tape::new(),
@@ -76,9 +79,14 @@ impl Critic {
         })
     }
 
-    /// Length of θ.
-    pub fn num_params(&self) -> usize {
-        self.theta.len()
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        self.network.inputs()
+    }
+
+    /// Width of the output.
+    pub fn outputs(&self) -> usize {
+        self.network.outputs()
     }
 
     /// Floating-point operations of the products of one row's forward pass.
@@ -109,9 +117,10 @@ impl Critic {
     pub fn descend(&mut self, x: &[f32], dy: &[f32], learning_rate: f64) -> f64 {
         self.grad.fill(0.0);
         self.network.vjp(&self.weights, x, &mut self.tape, dy, &mut self.grad, None);
+        let norm = clip_global_norm(self.network.isa(), &mut self.grad, self.max_grad_norm);
         self.optimizer.descend(&mut self.theta, &self.grad, learning_rate);
         self.network.pack(&self.theta, &mut self.weights);
-        f64::from(sum_squares(Isa::detect(), &self.grad)).sqrt()
+        norm
     }
 
     /// The gradient in the input, of an objective whose gradient in the outputs of the last

@@ -98,7 +98,7 @@ impl Worlds {
         let envs: Vec<Box<dyn Env>> = (0..num_envs).map(|_| (setup.make_env)()).collect();
         let action_space = envs[0].action_space().clone();
         let obs_space = envs[0].obs_space().clone();
-        algo.check_space(setup.env, &action_space)?;
+        algo.check(setup.env, &*envs[0])?;
         let input = InputMap::new(&obs_space, None)?;
         let d = obs_space.len();
         let slot = |(i, env)| Slot::new(env, Stream::new(setup.seed, role::ENV, i as u32));

@@ -196,14 +196,14 @@ struct Samples {
 }
 
 /// Row t of a `[T, …]` array.
-fn row<T>(all: &[T], t: usize, num_steps: usize) -> &[T] {
+pub(in crate::algo) fn row<T>(all: &[T], t: usize, num_steps: usize) -> &[T] {
     let width = all.len() / num_steps;
     &all[t * width..(t + 1) * width]
 }
 
 /// Appends a row in blocks of 4: rows are short, and a call to copy one costs more than copying.
 #[inline(always)]
-fn append<T: Copy>(to: &mut Vec<T>, row: &[T]) {
+pub(in crate::algo) fn append<T: Copy>(to: &mut Vec<T>, row: &[T]) {
     let (blocks, rest) = row.as_chunks::<4>();
     for block in blocks {
         to.extend_from_slice(block);
