@@ -185,19 +185,48 @@ pub(crate) enum EnvCommand {
 pub(crate) struct BenchArgs {
     /// Benchmark; none lists them
     pub(crate) name: Option<String>,
-    /// What `learn` trains: an environment with a preset, or all
+    /// What `learn` trains in: an environment, or all
     #[arg(value_name = "ENV")]
     pub(crate) env: Option<String>,
-    /// Threads of one run
-    #[arg(long, value_name = "T", default_value_t = 1)]
+    /// Threads of one run [default: 1]; 1,2 measures both and their ratio; for `learn` and
+    /// `family`, runs at a time [default: all cores]
+    #[arg(long, value_name = "T", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) threads: u16,
-    /// Runs with seeds S, S+1, …, side by side [default: 1; for `learn` 10]
+    pub(crate) threads: Vec<u16>,
+    /// Runs with seeds S, S+1, … [default: 1; for `learn` 10, for `family` 5]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) seeds: Option<u16>,
     /// First seed
     #[arg(long, value_name = "S", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..1 << 62))]
     pub(crate) seed: u64,
+    /// Algorithms that `learn` and `family` train, with commas between them [default: all]
+    #[arg(long, visible_alias = "algo", value_name = "ALGO", value_delimiter = ',')]
+    pub(crate) algos: Vec<String>,
+    /// Environments that `learn` and `family` train in, with commas between them [default: all]
+    #[arg(long, visible_alias = "env", value_name = "ENV", value_delimiter = ',', id = "envs")]
+    pub(crate) envs: Vec<String>,
+    /// Factor of the steps that `family` trains for [default: 1]
+    #[arg(long, value_name = "X", value_parser = parse_positive)]
+    pub(crate) steps_scale: Option<f64>,
+    /// Seconds of a run where `family` gives all the same time; 0 for no such runs [default: 10]
+    #[arg(long, value_name = "X", value_parser = parse_seconds)]
+    pub(crate) seconds: Option<f64>,
+    /// Folder that `family` writes to [default: family]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Reads a factor.
+fn parse_positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|x| x.is_finite() && *x > 0.0);
+    number.ok_or_else(|| "a number above 0 is needed".to_string())
+}
+
+/// Reads a time.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|x| (0.0..=1e6).contains(x));
+    number.ok_or_else(|| "a number from 0 to 1e6 is needed".to_string())
 }
 
 /// Reads `key=value`.

@@ -28,6 +28,7 @@ algorithms! {
     ppo: SPEC;
     appo: SPEC;
     dqn: DQN, DOUBLE_DQN;
+    tabular: Q_LEARNING, SARSA, EXPECTED_SARSA;
     c51: SPEC;
     ddpg: DDPG, TD3;
     sac: SPEC;
@@ -158,6 +159,14 @@ pub trait Algorithm: Send + fmt::Debug {
 
     /// Floating-point operations of the networks' products since it was made.
     fn flops(&self) -> u64;
+
+    /// What it thinks the states are worth under its policy, V(s) or the value of the best action:
+    /// none if it keeps no values.
+    ///
+    /// # Shapes
+    ///
+    /// `obs`: `[B, D]`; result: `[B]`.
+    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>>;
 
     /// What its user should know before it starts, such as the memory that it will take.
     fn notes(&self) -> Vec<String> {

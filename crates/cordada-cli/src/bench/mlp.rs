@@ -1,7 +1,6 @@
 //! Actor and critic of the usual sizes: a forward pass, and all of a PPO minibatch.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use cordada::env::{BoxSpace, Space, Stream, role};
 use cordada::nn::kernel::{Isa, Task};
@@ -11,14 +10,10 @@ use cordada::rl::policy::{ActorCritic, ActorCriticSpec, BLOCK_ROWS, Encoder, Log
 use serde::Serialize;
 
 use super::peak::peak_gflops;
+use super::timing::time;
 use crate::args::BenchArgs;
 use crate::output::Output;
 use crate::report::Failure;
-
-/// Time for each measurement. Unit: seconds.
-const LENGTH: f64 = 0.5;
-/// Repetitions at least.
-const REPEATS: usize = 20;
 
 /// A network and the batch sizes it is measured at.
 struct Shape {
@@ -119,18 +114,6 @@ fn row(m: &Measured) -> Vec<String> {
         format!("{:.1}", m.gflops),
         format!("{:.0} %", 100.0 * m.share_of_peak),
     ]
-}
-
-/// Best and median time of some work. Unit: seconds.
-fn time(mut work: impl FnMut()) -> (f64, f64) {
-    let (began, mut times) = (Instant::now(), Vec::new());
-    while times.len() < REPEATS || began.elapsed().as_secs_f64() < LENGTH {
-        let began = Instant::now();
-        work();
-        times.push(began.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    (times[0], times[times.len() / 2])
 }
 
 /// A PPO minibatch of random samples, and all that learning from it needs.

@@ -14,19 +14,30 @@ use crate::report::Failure;
 use crate::seeds::spread;
 use crate::stats::mean;
 
-/// A training run to time: a preset with changes.
+/// A training run to time: a preset, or the defaults if there is none, with changes.
 pub(super) struct Speed {
     name: &'static str,
+    algo: &'static str,
     env: &'static str,
+    /// Steps before the time begins, in which a replay memory is filled and nothing is learned.
+    warmup: u64,
     changes: &'static [&'static str],
 }
 
-pub(super) const ZOO: Speed = Speed { name: "ppo-cartpole-zoo", env: "CartPole-v1", changes: &[] };
+pub(super) const ZOO: Speed = Speed {
+    name: "ppo-cartpole-zoo",
+    algo: "ppo",
+    env: "CartPole-v1",
+    warmup: 0,
+    changes: &["run.total_steps=100000"],
+};
 
 /// The settings of `CleanRL`'s `ppo.py`, whose value loss has the weight ½ and another ½ inside.
 pub(super) const CLASSIC: Speed = Speed {
     name: "ppo-cartpole-classic",
+    algo: "ppo",
     env: "CartPole-v1",
+    warmup: 0,
     changes: &[
         "num_envs=4",
         "num_steps=128",
@@ -46,7 +57,9 @@ pub(super) const CLASSIC: Speed = Speed {
 
 pub(super) const WIDE: Speed = Speed {
     name: "ppo-cartpole-wide",
+    algo: "ppo",
     env: "CartPole-v1",
+    warmup: 0,
     changes: &[
         "num_envs=2048",
         "num_steps=64",
@@ -64,12 +77,68 @@ pub(super) const WIDE: Speed = Speed {
     ],
 };
 
-pub(super) const PENDULUM: Speed = Speed { name: "ppo-pendulum", env: "Pendulum-v1", changes: &[] };
+pub(super) const PENDULUM: Speed = Speed {
+    name: "ppo-pendulum",
+    algo: "ppo",
+    env: "Pendulum-v1",
+    warmup: 0,
+    changes: &["run.total_steps=100000"],
+};
+
+/// One update a step.
+pub(super) const SAC: Speed = Speed {
+    name: "sac-pendulum",
+    algo: "sac",
+    env: "Pendulum-v1",
+    warmup: 1000,
+    changes: &[
+        "num_envs=1",
+        "train_freq=1",
+        "gradient_steps=1",
+        "batch_size=256",
+        "learning_starts=1000",
+        "steps_per_iteration=250",
+        "hidden=[256, 256]",
+        "run.total_steps=3000",
+    ],
+};
+
+pub(super) const DQN: Speed = Speed {
+    name: "dqn-cartpole",
+    algo: "dqn",
+    env: "CartPole-v1",
+    warmup: 1000,
+    changes: &["learning_starts=1000", "run.total_steps=50000"],
+};
+
+pub(super) const TRPO: Speed = Speed {
+    name: "trpo-cartpole",
+    algo: "trpo",
+    env: "CartPole-v1",
+    warmup: 0,
+    changes: &["run.total_steps=100000"],
+};
+
+pub(super) const A2C: Speed = Speed {
+    name: "a2c-cartpole",
+    algo: "a2c",
+    env: "CartPole-v1",
+    warmup: 0,
+    changes: &["run.total_steps=500000"],
+};
+
+pub(super) const A3C: Speed = Speed {
+    name: "a3c-cartpole",
+    algo: "a3c",
+    env: "CartPole-v1",
+    warmup: 0,
+    changes: &["mode=async", "run.total_steps=500000"],
+};
 
 #[derive(Serialize)]
 struct Measured {
     bench: &'static str,
-    /// Environment steps of all seeds.
+    /// Environment steps of all seeds, those of the warm-up left out.
     steps: u64,
     /// From the start of the first seed to the end of the last.
     seconds: f64,
@@ -94,37 +163,56 @@ struct Trained {
 }
 
 pub(super) fn run(speed: &Speed, args: &BenchArgs, output: Output) -> Result<(), Failure> {
-    let changes: Vec<(String, Value)> =
-        speed.changes.iter().map(|text| parse_assignment(text)).collect::<Result<_, _>>()?;
-    let mut config = RunConfig::new("ppo", speed.env, &changes)?;
-    config.run.eval_episodes = 20;
-    config.run.seed = args.seed;
-    let (seeds, threads) = (args.seeds.map_or(1, usize::from), usize::from(args.threads));
-    let peak = peak_gflops() * (seeds * threads) as f64;
-    let runs = spread(seeds, seeds, |i| {
-        let mut config = config.clone();
-        config.run.seed += i as u64;
-        train(&config, threads)
-    });
-    let runs: Vec<Trained> = runs.into_iter().collect::<Result<_, _>>()?;
-    let measured = summarize(speed.name, &runs, seeds * threads, peak);
-    if output.json {
-        output.object(&measured);
-    } else {
+    let config = config(speed, args.seed)?;
+    let seeds = args.seeds.map_or(1, usize::from);
+    let mut first = None;
+    for &threads in if args.threads.is_empty() { &[1][..] } else { &args.threads } {
+        let threads = usize::from(threads);
+        let peak = peak_gflops() * (seeds * threads) as f64;
+        let runs = spread(seeds, seeds, |i| {
+            let mut config = config.clone();
+            config.run.seed += i as u64;
+            train(&config, speed.warmup, threads)
+        });
+        let runs: Vec<Trained> = runs.into_iter().collect::<Result<_, _>>()?;
+        let measured = summarize(speed.name, &runs, seeds * threads, peak);
+        if output.json {
+            output.object(&measured);
+            continue;
+        }
         print(&measured, output);
+        match first {
+            None => first = Some((threads, measured.steps_per_s)),
+            Some((of, steps_per_s)) => output.line(format!(
+                "ratio   {:.2} times the steps/s of --threads {of}",
+                measured.steps_per_s / steps_per_s
+            )),
+        }
     }
     Ok(())
 }
 
-fn train(config: &RunConfig, threads: usize) -> Result<Trained, Failure> {
+fn config(speed: &Speed, seed: u64) -> Result<RunConfig, Failure> {
+    let changes: Vec<(String, Value)> =
+        speed.changes.iter().map(|text| parse_assignment(text)).collect::<Result<_, _>>()?;
+    let mut config = RunConfig::new(speed.algo, speed.env, &changes)?;
+    config.run.eval_episodes = 20;
+    config.run.seed = seed;
+    Ok(config)
+}
+
+fn train(config: &RunConfig, warmup: u64, threads: usize) -> Result<Trained, Failure> {
     let mut algorithm = config.make(threads)?;
+    while algorithm.steps() < warmup {
+        algorithm.iterate()?;
+    }
+    let (first, done) = (algorithm.steps(), algorithm.flops());
     let began = Instant::now();
     while algorithm.steps() < config.run.total_steps {
         algorithm.iterate()?;
     }
     let ended = Instant::now();
-    let steps = algorithm.steps();
-    let flops = algorithm.flops() as f64;
+    let (steps, flops) = (algorithm.steps() - first, (algorithm.flops() - done) as f64);
     let final_return = config.evaluate(&*algorithm)?.mean_return;
     Ok(Trained { steps, flops, began, ended, final_return })
 }
@@ -164,4 +252,33 @@ fn print(m: &Measured, output: Output) {
         100.0 * m.share_of_peak
     ));
     output.line(format!("return  {:.1} over 20 episodes", m.final_return));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_begins_with_the_first_update() {
+        let all = [&ZOO, &CLASSIC, &WIDE, &PENDULUM, &SAC, &DQN, &TRPO, &A2C, &A3C];
+        let mut off_policy = 0;
+        for speed in all {
+            let config = config(speed, 1).unwrap();
+            let starts = config.settings.get("learning_starts").map_or(0, |n| n.as_integer().unwrap());
+            assert_eq!(starts as u64, speed.warmup, "{}", speed.name);
+            assert!(config.run.total_steps > speed.warmup, "{}", speed.name);
+            off_policy += usize::from(starts > 0);
+        }
+        assert_eq!(off_policy, 2);
+    }
+
+    #[test]
+    fn the_warm_up_is_not_measured() {
+        let mut config = config(&DQN, 1).unwrap();
+        config.run.total_steps = 2048;
+        let run = train(&config, 1000, 1).unwrap();
+        // An iteration has 256 steps, so the warm-up has 1024.
+        assert_eq!(run.steps, 1024);
+        assert!(run.flops > 0.0);
+    }
 }

@@ -223,6 +223,10 @@ impl Algorithm for A2c {
         self.common.flops
     }
 
+    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
+        self.common.values(obs)
+    }
+
     fn policy(&self) -> Policy {
         self.common.policy()
     }

@@ -104,9 +104,9 @@ crate::config! {
         /// Workers, shared out among the threads; at least 1, and of use up to so many threads (paper: 16).
         workers: usize = 16;
         /// Environments of each worker; at least 1.
-        envs_per_worker: usize = 1;
+        envs_per_worker: usize = 4;
         /// Segments of each worker before all meet; at least 1.
-        updates_per_iteration: usize = 25;
+        updates_per_iteration: usize = 10;
         /// t_max, steps of each environment per segment; at least 1.
         num_steps: usize = 5, alias ["n_steps", "t_max"];
         /// γ, discount, from 0 to 1.
@@ -473,6 +473,7 @@ impl Algorithm for A3c {
         let tally = self.learn()?;
         let common = &mut self.common;
         self.shared.theta.load(0, &mut common.theta);
+        common.network.pack(&common.theta, &mut common.weights);
         if let Some(&x) = common.theta.iter().find(|x| !x.is_finite()) {
             common.finite("parameter", f64::from(x))?;
         }
@@ -493,6 +494,10 @@ impl Algorithm for A3c {
 
     fn flops(&self) -> u64 {
         self.common.flops
+    }
+
+    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
+        self.common.values(obs)
     }
 
     fn policy(&self) -> Policy {

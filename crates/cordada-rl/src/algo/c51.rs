@@ -256,6 +256,10 @@ impl Learner for C51 {
         self.q.flops
     }
 
+    fn values(&mut self, x: &[f32]) -> Vec<f32> {
+        self.q.best_values(x)
+    }
+
     fn spec(&self) -> PolicySpec {
         PolicySpec::ActionValues(self.q.spec().clone())
     }

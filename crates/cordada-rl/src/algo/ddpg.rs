@@ -153,12 +153,13 @@ impl Config for DdpgConfig {
     }
 }
 
-/// The actor a = tanh(network), in [−1, 1], with its target.
+/// The actor μ_θ(s) = tanh(network), in [−1, 1], with its target.
 #[derive(Debug)]
-struct Actor {
+pub struct DeterministicActor {
     network: ActorCritic,
     spec: ActorCriticSpec,
-    theta: Vec<f32>,
+    /// θ.
+    pub theta: Vec<f32>,
     target: Vec<f32>,
     weights: PolicyWeights<f32>,
     target_weights: PolicyWeights<f32>,
@@ -172,8 +173,17 @@ struct Actor {
     flops: u64,
 }
 
-impl Actor {
-    fn new(config: &DdpgConfig, spaces: &Spaces<'_>, stream: &mut Stream) -> Result<Self, Error> {
+impl DeterministicActor {
+    /// An actor at its start, with actions about 0, and a target that is a copy.
+    ///
+    /// # Errors
+    ///
+    /// If the optimizer's numbers are out of range.
+    pub fn new(
+        config: &DdpgConfig,
+        spaces: &Spaces<'_>,
+        stream: &mut Stream,
+    ) -> Result<Self, Error> {
         let spec = config.networks.policy_spec(spaces, LogStd::None);
         let network = ActorCritic::new(&spec);
         let theta: Vec<f32> = network.init(init_named(&config.networks.init), 0.0, stream);
@@ -197,8 +207,12 @@ impl Actor {
         })
     }
 
-    /// μ(s), or μ⁻(s), of every row: `[B, A]`.
-    fn actions(&mut self, x: &[f32], of_target: bool, actions: &mut Vec<f32>) {
+    /// μ(s), or μ⁻(s), of every row.
+    ///
+    /// # Shapes
+    ///
+    /// `x`: `[B, inputs]`; `actions`: `[B, A]`.
+    pub fn actions(&mut self, x: &[f32], of_target: bool, actions: &mut Vec<f32>) {
         let Self { network, weights, target_weights, tape, target_tape, .. } = self;
         let (params, _) = if of_target {
             network.forward(target_weights, x, None, target_tape)
@@ -213,8 +227,13 @@ impl Actor {
         self.flops += (actions.len() / a * network.forward_flops()) as u64;
     }
 
-    /// Line 8: one step up an objective whose gradient in the last `actions` is `d_actions`.
-    fn ascend(&mut self, x: &[f32], actions: &[f32], d_actions: &[f32], learning_rate: f64) -> f64 {
+    /// Line 8: one step up an objective whose gradient in the last μ(s), which `actions` are, is
+    /// `d_actions`.
+    ///
+    /// # Shapes
+    ///
+    /// As in [`DeterministicActor::actions`].
+    pub fn ascend(&mut self, x: &[f32], actions: &[f32], d_actions: &[f32], learning_rate: f64) {
         let a = self.network.distribution().action_len();
         let rows = actions.len() / a;
         self.d_params.clear();
@@ -229,10 +248,9 @@ impl Actor {
         let d_params = Some(&self.d_params[..]);
         self.network.backward(&self.weights, x, &mut self.tape, (d_params, None), &mut self.grad);
         self.flops += (rows * (2 * self.network.forward_flops() - self.first_flops)) as u64;
-        let norm = clip_global_norm(Isa::detect(), &mut self.grad, self.max_grad_norm);
+        clip_global_norm(Isa::detect(), &mut self.grad, self.max_grad_norm);
         self.optimizer.ascend(&mut self.theta, &self.grad, learning_rate);
         self.network.pack(&self.theta, &mut self.weights);
-        norm
     }
 
     /// Line 9, for the actor.
@@ -270,7 +288,7 @@ impl Task for Squash<'_> {
 #[derive(Debug)]
 pub struct Ddpg {
     config: DdpgConfig,
-    actor: Actor,
+    actor: DeterministicActor,
     critics: Critics,
     scale: ActionScale,
     /// Ornstein-Uhlenbeck noise, one for each environment; none if it is Gaussian.
@@ -291,7 +309,7 @@ fn make(
     let config = defaults.with_table(algo.name, setup.settings)?;
     OffPolicy::new(algo, setup, &config.replay, None, |spaces, stream| {
         let a = spaces.actions.len();
-        let actor = Actor::new(&config, &spaces, stream)?;
+        let actor = DeterministicActor::new(&config, &spaces, stream)?;
         let parts = (&config.networks, &config.step);
         let critics = (config.num_critics, 1);
         let noise = OrnsteinUhlenbeck::new(a, 0.15, config.noise_std, 0.01);
@@ -403,6 +421,13 @@ impl Learner for Ddpg {
 
     fn flops(&self) -> u64 {
         self.actor.flops + self.critics.flops
+    }
+
+    fn values(&mut self, x: &[f32]) -> Vec<f32> {
+        let Self { actor, critics, actions, .. } = self;
+        actor.actions(x, false, actions);
+        critics.look((x, actions));
+        critics.outputs(0).to_vec()
     }
 
     fn spec(&self) -> PolicySpec {

@@ -296,6 +296,16 @@ impl Learner for DiscreteSac {
         self.flops + self.critics.flops
     }
 
+    fn values(&mut self, x: &[f32]) -> Vec<f32> {
+        let n = self.network.distribution().num_params();
+        self.log_probs(x, &[], true);
+        let Self { critics, log_probs, .. } = self;
+        critics.look((x, &[]));
+        let (q1, q2) = (critics.outputs(0), critics.outputs(1));
+        let rows = log_probs.chunks_exact(n).zip(q1.chunks_exact(n).zip(q2.chunks_exact(n)));
+        rows.map(|(log_probs, (q1, q2))| expected_soft_value(log_probs, q1, q2, 0.0)).collect()
+    }
+
     fn spec(&self) -> PolicySpec {
         PolicySpec::ActorCritic(self.spec.clone())
     }

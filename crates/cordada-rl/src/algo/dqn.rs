@@ -249,6 +249,10 @@ impl Learner for Dqn {
         self.q.flops
     }
 
+    fn values(&mut self, x: &[f32]) -> Vec<f32> {
+        self.q.best_values(x)
+    }
+
     fn spec(&self) -> PolicySpec {
         PolicySpec::ActionValues(self.q.spec().clone())
     }

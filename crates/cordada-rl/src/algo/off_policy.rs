@@ -152,6 +152,9 @@ pub trait Learner: Send + fmt::Debug {
     /// Floating-point operations of the networks' products since it was made.
     fn flops(&self) -> u64;
 
+    /// What the states are worth under the policy as it is: `[B]` for inputs `[B, inputs]`.
+    fn values(&mut self, x: &[f32]) -> Vec<f32>;
+
     /// Shape of the policy.
     fn spec(&self) -> PolicySpec;
 
@@ -363,6 +366,12 @@ impl<L: Learner> Algorithm for OffPolicy<L> {
 
     fn flops(&self) -> u64 {
         self.learner.flops()
+    }
+
+    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
+        let mut x = Vec::new();
+        inputs(&self.worlds.input, obs, &mut x);
+        Some(self.learner.values(&x))
     }
 
     fn notes(&self) -> Vec<String> {

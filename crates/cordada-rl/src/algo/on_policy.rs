@@ -434,6 +434,20 @@ impl OnPolicy {
         }
     }
 
+    /// V(s) of observations, if there is a critic; nothing is remembered.
+    pub fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
+        if self.network.critic_range().is_empty() {
+            return None;
+        }
+        let (d, e) = (self.input.obs_len(), self.input.inputs());
+        let mut x = vec![0.0; obs.len() / d * e];
+        for (obs, x) in obs.chunks_exact(d).zip(x.chunks_exact_mut(e)) {
+            self.input.apply(obs, x);
+        }
+        let mut state = vec![0.0; obs.len() / d * self.network.state_len()];
+        Some(self.network.value(&self.weights, &x, &mut state, &mut self.tape).to_vec())
+    }
+
     /// The policy as it is now.
     pub fn policy(&self) -> Policy {
         Policy {

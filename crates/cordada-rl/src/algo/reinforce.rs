@@ -264,6 +264,10 @@ impl Algorithm for Reinforce {
         self.common.flops
     }
 
+    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
+        self.common.values(obs)
+    }
+
     fn policy(&self) -> Policy {
         self.common.policy()
     }

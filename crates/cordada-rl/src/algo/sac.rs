@@ -222,6 +222,13 @@ impl Learner for Sac {
         self.actor.flops + self.critics.flops
     }
 
+    fn values(&mut self, x: &[f32]) -> Vec<f32> {
+        let Self { actor, critics, now, .. } = self;
+        actor.draw(x, now, |_| 0.0);
+        critics.look((x, &now.actions));
+        (0..now.log_probs.len()).map(|i| critics.lowest(i).1).collect()
+    }
+
     fn spec(&self) -> PolicySpec {
         PolicySpec::ActorCritic(self.actor.spec().clone())
     }

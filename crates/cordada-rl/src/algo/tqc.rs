@@ -258,6 +258,16 @@ impl Learner for Tqc {
         self.actor.flops + self.critics.flops
     }
 
+    fn values(&mut self, x: &[f32]) -> Vec<f32> {
+        let Self { actor, critics, now, atoms, .. } = self;
+        actor.draw(x, now, |_| 0.0);
+        critics.look((x, &now.actions));
+        let all = (critics.count() * *atoms) as f32;
+        let of = |k: usize, i: usize| critics.outputs(k)[i * *atoms..(i + 1) * *atoms].iter();
+        let mean = |i: usize| (0..critics.count()).map(|k| of(k, i).sum::<f32>()).sum::<f32>() / all;
+        (0..now.log_probs.len()).map(mean).collect()
+    }
+
     fn spec(&self) -> PolicySpec {
         PolicySpec::ActorCritic(self.actor.spec().clone())
     }

@@ -9,6 +9,7 @@ use super::{Acting, Sampled, Spaces};
 use crate::algo::on_policy::{load_optimizer, save_optimizer};
 use crate::config::Checks;
 use crate::error::Error;
+use crate::estimate::td_target::max_value;
 use crate::explore::epsilon_greedy;
 use crate::policy::{QNetwork, QSpec, QTape, QWeights, SupportSpec};
 use crate::settings::{EncoderSetting, StepConfig, check_layers, check_names, init_named};
@@ -151,6 +152,13 @@ impl QLearner {
             };
             acting.actions[env] = chosen as f32;
         }
+    }
+
+    /// The largest action value of each row of inputs.
+    pub fn best_values(&mut self, x: &[f32]) -> Vec<f32> {
+        let outputs = self.network.forward(&self.weights, x, &mut self.tape);
+        self.network.values(outputs, &mut self.values);
+        self.values.chunks_exact(self.network.num_actions()).map(|q| max_value(q, None)).collect()
     }
 
     /// Renews the target network if it is time.

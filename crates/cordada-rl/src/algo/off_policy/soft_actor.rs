@@ -230,7 +230,7 @@ impl SoftActor {
     }
 
     /// One step up the mean of Q(s, a) − α log π(a | s), through the actions of the last
-    /// [`SoftActor::draw`] into `drawn`. Returns the gradient's length.
+    /// [`SoftActor::draw`] into `drawn`.
     ///
     /// # Shapes
     ///
@@ -242,7 +242,7 @@ impl SoftActor {
         d_actions: &[f32],
         alpha: f32,
         learning_rate: f64,
-    ) -> f64 {
+    ) {
         let rows = drawn.log_probs.len();
         self.d_params.clear();
         self.d_params.resize(drawn.params.len(), 0.0);
@@ -258,10 +258,9 @@ impl SoftActor {
         self.grad.fill(0.0);
         let (tape, d_params) = (&mut drawn.tape, Some(&self.d_params[..]));
         self.network.backward(&self.weights, x, tape, (d_params, None), &mut self.grad);
-        let norm = clip_global_norm(Isa::detect(), &mut self.grad, self.max_grad_norm);
+        clip_global_norm(Isa::detect(), &mut self.grad, self.max_grad_norm);
         self.optimizer.ascend(&mut self.theta, &self.grad, learning_rate);
         self.network.pack(&self.theta, &mut self.weights);
-        norm
     }
 
     /// Writes everything but θ.
