@@ -149,8 +149,12 @@ pub(crate) struct EvalArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ListCommand {
-    /// Algorithms and where they come from
-    Algos,
+    /// Algorithms: where they come from, what they act in, memory, masks, resume
+    Algos {
+        /// As a Markdown table, for documentation
+        #[arg(long, conflicts_with = "json")]
+        markdown: bool,
+    },
     /// Environments, their spaces and limits
     Envs,
     /// Metrics: what each number means and what a bad value looks like

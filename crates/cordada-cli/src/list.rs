@@ -2,7 +2,7 @@
 
 use cordada::env::ENVIRONMENTS;
 use cordada::log::METRICS;
-use cordada::rl::algo::{self, ALGORITHMS};
+use cordada::rl::algo::{self, ALGORITHMS, ANY_OBS, Resume};
 use cordada::rl::config::{Config, Field};
 use cordada::rl::presets::{PRESETS, Preset, preset};
 use cordada::rl::train::RunSettings;
@@ -16,7 +16,7 @@ use crate::report::Failure;
 
 pub(crate) fn run(what: &ListCommand, output: Output) -> Result<(), Failure> {
     match what {
-        ListCommand::Algos => algos(output),
+        ListCommand::Algos { markdown } => algos(*markdown, output),
         ListCommand::Envs => envs(output),
         ListCommand::Metrics => metrics(output),
         ListCommand::Presets => presets(output)?,
@@ -34,21 +34,37 @@ pub(crate) fn run(what: &ListCommand, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn algos(output: Output) {
+fn algos(markdown: bool, output: Output) {
+    if markdown {
+        return output.line(algo::markdown().trim_end());
+    }
     if output.json {
         let list = ALGORITHMS.iter().map(|a| {
             json!({
                 "name": a.name, "title": a.title, "paper": a.paper, "on_policy": a.on_policy,
-                "accepts": a.accepts,
+                "accepts": a.accepts, "observes": a.observes, "recurrent": a.recurrent,
+                "masks": a.masks, "resume": a.resume.words(),
             })
         });
         return output.object(&list.collect::<Vec<_>>());
     }
+    let mark = |is: bool| if is { "yes" } else { "-" }.to_string();
     let rows = ALGORITHMS.iter().map(|a| {
-        let what = format!("{}. {}. Acts in {}.", a.title, a.paper, a.accepts);
-        vec![a.name.to_string(), what]
+        let mut what = format!("{}. {}. Acts in {}", a.title, a.paper, a.accepts);
+        if a.observes != ANY_OBS {
+            what += &format!(", sees {}", a.observes);
+        }
+        if let Resume::ExactIf(setting) = a.resume {
+            what += &format!(". Resumes exactly with {setting}");
+        }
+        let policy = if a.on_policy { "on" } else { "off" };
+        vec![a.name.to_string(), policy.into(), mark(a.recurrent), mark(a.masks), what + "."]
     });
-    output.table(&["name", "what"], &rows.collect::<Vec<_>>());
+    output.table(&["name", "policy", "memory", "masks", "what"], &rows.collect::<Vec<_>>());
+    output.note(
+        "policy: whether it learns only from what its current policy did, or from replay; all \
+         resume exactly unless said otherwise",
+    );
 }
 
 fn envs(output: Output) {

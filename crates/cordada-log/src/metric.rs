@@ -193,6 +193,34 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
+        name: "train/line_search",
+        unit: "1",
+        summary: "How often the policy's step was shrunk before it kept the divergence below \
+                  target_kl and raised the objective; -1 if no step did, so that the policy stayed \
+                  as it was (only with trust regions).",
+        trouble: "Often -1: the policy stands still; raise cg_damping, or give each iteration more \
+                  steps. Always near line_search_max_tries: the step is computed far too long.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/cg_residual",
+        unit: "1",
+        summary: "Squared length of what conjugate gradient left over of the gradient when it \
+                  stopped (only with trust regions).",
+        trouble: "Not far below train/grad_norm squared: the step hardly follows the natural \
+                  gradient; raise cg_max_steps or cg_damping.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/cg_steps",
+        unit: "steps",
+        summary: "Steps of conjugate gradient, each with one product of the Fisher matrix (only \
+                  with trust regions).",
+        trouble: "Always 0: the gradient is shorter than cg_residual_tol allows, and nothing is \
+                  learned.",
+        deterministic: true,
+    },
+    MetricSpec {
         name: "train/epsilon",
         unit: "1",
         summary: "Share of actions that are taken at random, after its schedule.",
@@ -277,7 +305,7 @@ mod tests {
                 assert!(!part.is_empty() && part.chars().all(plain), "{}", metric.name);
             }
         }
-        assert_eq!(seen.len(), 26);
+        assert_eq!(seen.len(), 29);
     }
 
     #[test]

@@ -118,6 +118,41 @@ impl fmt::Debug for AlgoSpec {
     }
 }
 
+impl Resume {
+    /// In a few words.
+    pub fn words(self) -> String {
+        match self {
+            Self::Exact => "exact".to_string(),
+            Self::ExactIf(setting) => format!("exact with {setting}"),
+        }
+    }
+}
+
+/// The list as a table in Markdown, for documentation.
+pub fn markdown() -> String {
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let mut text = String::from(
+        "| name | algorithm | paper | policy | actions | observations | memory | masks | resume |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    for a in ALGORITHMS {
+        let from = if a.on_policy { "on" } else { "off" };
+        let cells = [
+            &format!("`{}`", a.name),
+            a.title,
+            a.paper,
+            from,
+            a.accepts.trim_end_matches(" action spaces"),
+            a.observes.trim_end_matches(" observation spaces").trim_end_matches(" observation space"),
+            yes(a.recurrent),
+            yes(a.masks),
+            &a.resume.words(),
+        ];
+        text.extend(["| ", &cells.join(" | "), " |\n"]);
+    }
+    text
+}
+
 /// What every algorithm is made from.
 #[derive(Clone, Copy)]
 pub struct Setup<'a> {

@@ -17,7 +17,11 @@ use toml::Table;
 
 /// Settings that make two iterations quick, of those that an algorithm has.
 const QUICK: &str = "num_envs = 2\nnum_steps = 16\nnum_minibatches = 2\nnum_epochs = 2\n\
-                     actor = [8]\ncritic = [8]\n";
+                     actor = [8]\ncritic = [8]\nhidden = [8]\nlearning_starts = 20\n\
+                     batch_size = 16\nbuffer_size = 500\nsteps_per_iteration = 64\n\
+                     train_freq = 2\ntarget_interval = 8\nworkers = 2\nenvs_per_worker = 1\n\
+                     max_episode_steps = 200\nmode = \"round_robin\"\n\
+                     initial_value = 1.0\n";
 
 #[test]
 fn entries_are_complete() {
@@ -155,4 +159,15 @@ fn what_takes_no_dict_says_so() {
     let dict = cordada_env::Space::Dict(Vec::new());
     assert!(distribution_for(&dict, false).is_none());
     assert!(ALGORITHMS.iter().all(|algo| !(algo.takes)(&dict)));
+}
+
+#[test]
+fn the_table_in_the_documentation_is_that_of_the_list() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ALGORITHMS.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let table = cordada_rl::algo::markdown();
+    assert!(
+        document.contains(&table),
+        "ALGORITHMS.md is not up to date: put this in place of its table\n\n{table}"
+    );
 }

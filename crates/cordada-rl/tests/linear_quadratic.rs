@@ -10,7 +10,7 @@ use cordada_env::{Env, StateReader, StateWriter, Stream, role};
 use cordada_rl::algo;
 use cordada_rl::algo::ddpg::{DdpgConfig, DeterministicActor};
 use cordada_rl::algo::off_policy::{
-    ActorCriticsConfig, Critics, Drawn, SoftActor, Spaces, adam,
+    ActorCriticsConfig, Critics, Drawn, NoiseConfig, SoftActor, Spaces, adam,
 };
 use cordada_rl::distribution::SquashedGaussian;
 use cordada_rl::policy::{ActorCritic, PolicyTape};
@@ -77,7 +77,7 @@ fn the_soft_actor_goes_up_the_gradient_through_its_actions() {
     let (env, mut stream) = (system(), Stream::new(3, role::INIT, 0));
     let p = env.riccati(GAMMA).unwrap()[0];
     let spaces = Spaces { actions: env.action_space(), obs: env.obs_space(), inputs: 1 };
-    let mut actor = SoftActor::new((&networks(), &plain()), &spaces, &mut stream).unwrap();
+    let mut actor = SoftActor::new((&networks(), &plain()), (&NoiseConfig::default(), 1), &spaces, &mut stream).unwrap();
     // Through a checkpoint, which is how θ gets in from outside.
     let (theta, mut state) = (away(&actor.theta), StateWriter::new());
     actor.save(&mut state);
@@ -114,7 +114,7 @@ fn a_log_deviation_out_of_range_does_not_move() {
     let (env, mut stream) = (system(), Stream::new(3, role::INIT, 0));
     let spaces = Spaces { actions: env.action_space(), obs: env.obs_space(), inputs: 1 };
     let linear = ActorCriticsConfig { actor: Vec::new(), ..networks() };
-    let mut actor = SoftActor::new((&linear, &plain()), &spaces, &mut stream).unwrap();
+    let mut actor = SoftActor::new((&linear, &plain()), (&NoiseConfig::default(), 1), &spaces, &mut stream).unwrap();
     // θ: weights of mean and log σ, then their biases; log σ = 5 counts as 2.
     for (bias, moves) in [(1.9, true), (5.0, false), (-30.0, false)] {
         let theta = [0.1, 0.0, 0.2, bias];
@@ -176,7 +176,7 @@ fn critics_give_the_slope_of_their_value() {
             q1.iter().zip(q2).map(|(q1, q2)| coef(0) * q1 + coef(1) * q2).collect()
         };
         for j in 0..2 {
-            let h = 0.01;
+            let h = 0.002;
             let moved = |by: f32| -> Vec<f32> {
                 let at = |(i, a): (usize, &f32)| if i % 2 == j { a + by } else { *a };
                 actions.iter().enumerate().map(at).collect()
@@ -185,7 +185,7 @@ fn critics_give_the_slope_of_their_value() {
             for row in 0..STATES.len() {
                 let want = (above[row] - below[row]) / (2.0 * h);
                 let got = slope[2 * row + j];
-                assert!((got - want).abs() < 2e-3, "row {row}, action {j}: {got}, {want}");
+                assert!((got - want).abs() < 5e-3 * want.abs().max(1.0), "row {row}, action {j}: {got}, {want}");
             }
             assert!(slope.iter().any(|s| s.abs() > 0.05), "{slope:?}");
         }
@@ -240,9 +240,10 @@ fn tqc_finds_the_gain() {
 
 #[test]
 fn ddpg_finds_the_gain() {
-    assert_finds_the_gain("ddpg", "learning_rate = 3e-3\ntau = 0.02\nnoise_std = 0.3", 2_000);
+    let settings = "learning_rate = 1e-3\ntau = 0.02\n";
+    assert_finds_the_gain("ddpg", &format!("{settings}noise_std = 0.3"), 4_000);
     let noise = "noise = \"ornstein_uhlenbeck\"\nnoise_std = 1.0";
-    assert_finds_the_gain("ddpg", &format!("learning_rate = 3e-3\ntau = 0.02\n{noise}"), 2_000);
+    assert_finds_the_gain("ddpg", &format!("{settings}{noise}"), 4_000);
 }
 
 #[test]

@@ -197,8 +197,9 @@ impl Learned {
     fn new(bar: &Bar, preset: bool, seeds: Vec<u64>, returns: Vec<f64>, seconds: f64) -> Self {
         let a = Aggregate::of(&returns);
         let squares: f64 = returns.iter().map(|x| (x - a.mean).powi(2)).sum();
-        // A diverged run has no return, and is the lowest of all.
-        let lower = |low: f64, &x: &f64| if x.is_nan() { x } else { low.min(x) };
+        // What a diverged run has is below all numbers.
+        let lower =
+            |low: f64, &x: &f64| if low.is_nan() || x.is_nan() { f64::NAN } else { low.min(x) };
         Self {
             bench: "learn",
             algo: bar.algo,
@@ -282,13 +283,15 @@ mod tests {
     #[test]
     fn a_row_has_mean_minimum_and_deviation() {
         // Of 480, 495, 510: mean 495, deviation √((15² + 15²) / 2) = 15.
-        let learned =
-            Learned::new(&BARS[0], true, vec![1, 2, 3], vec![495.0, 480.0, 510.0], 1.25);
+        let learned = Learned::new(&BARS[0], true, vec![1, 2, 3], vec![495.0, 480.0, 510.0], 1.25);
         let want = "ppo          CartPole-v1               100k   every 475    495.0    480.0    \
                     15.0    1.2     passed";
         assert_eq!(line(&row(&learned)), want);
         let learned = Learned::new(&BARS[0], false, vec![1, 2], vec![f64::NAN, 480.0], 1.0);
         let cells = row(&learned);
-        assert_eq!((&*cells[0], &*cells[4], &*cells[5], &*cells[8]), ("ppo *", "NaN", "NaN", "FAILED"));
+        assert_eq!(
+            (&*cells[0], &*cells[4], &*cells[5], &*cells[8]),
+            ("ppo *", "NaN", "NaN", "FAILED")
+        );
     }
 }

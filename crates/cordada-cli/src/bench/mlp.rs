@@ -6,7 +6,9 @@ use cordada::env::{BoxSpace, Space, Stream, role};
 use cordada::nn::kernel::{Isa, Task};
 use cordada::nn::{Init, Optimizer, OptimizerConfig, clip_global_norm};
 use cordada::rl::objective::{ValueClip, clipped_surrogate, clipped_value_loss};
-use cordada::rl::policy::{ActorCritic, ActorCriticSpec, BLOCK_ROWS, Encoder, LogStd, PolicyTape, PolicyWeights};
+use cordada::rl::policy::{
+    ActorCritic, ActorCriticSpec, BLOCK_ROWS, Encoder, LogStd, PolicyTape, PolicyWeights,
+};
 use serde::Serialize;
 
 use super::peak::peak_gflops;

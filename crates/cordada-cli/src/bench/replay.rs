@@ -39,7 +39,14 @@ pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
             let (best_us, median_us) = (best * 1e6, median * 1e6);
             let bench = "replay";
             let m = Measured {
-                bench, obs_len, action_len, transitions, batch, draw, best_us, median_us,
+                bench,
+                obs_len,
+                action_len,
+                transitions,
+                batch,
+                draw,
+                best_us,
+                median_us,
             };
             if output.json {
                 output.object(&m);

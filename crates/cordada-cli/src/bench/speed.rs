@@ -98,7 +98,8 @@ pub(super) const SAC: Speed = Speed {
         "batch_size=256",
         "learning_starts=1000",
         "steps_per_iteration=250",
-        "hidden=[256, 256]",
+        "actor=[256, 256]",
+        "critic=[256, 256]",
         "run.total_steps=3000",
     ],
 };
@@ -264,7 +265,8 @@ mod tests {
         let mut off_policy = 0;
         for speed in all {
             let config = config(speed, 1).unwrap();
-            let starts = config.settings.get("learning_starts").map_or(0, |n| n.as_integer().unwrap());
+            let starts =
+                config.settings.get("learning_starts").map_or(0, |n| n.as_integer().unwrap());
             assert_eq!(starts as u64, speed.warmup, "{}", speed.name);
             assert!(config.run.total_steps > speed.warmup, "{}", speed.name);
             off_policy += usize::from(starts > 0);
@@ -274,11 +276,14 @@ mod tests {
 
     #[test]
     fn the_warm_up_is_not_measured() {
-        let mut config = config(&DQN, 1).unwrap();
-        config.run.total_steps = 2048;
+        let changes = ["train_freq=1", "num_envs=1", "steps_per_iteration=300"];
+        let changes: Vec<_> = changes.iter().map(|text| parse_assignment(text).unwrap()).collect();
+        let mut config = config(&DQN, 1).unwrap().with(&changes).unwrap();
+        config.run.total_steps = 1500;
         let run = train(&config, 1000, 1).unwrap();
-        // An iteration has 256 steps, so the warm-up has 1024.
-        assert_eq!(run.steps, 1024);
-        assert!(run.flops > 0.0);
+        // Of five iterations, the fourth one ends the warm-up.
+        assert_eq!(run.steps, 300);
+        let all = train(&config, 0, 1).unwrap();
+        assert!(0.0 < run.flops && run.flops < all.flops && all.steps == 1500);
     }
 }

@@ -351,8 +351,7 @@ impl Learner {
         shard.run(network, weights, &batch, work, config.loss()); // line 5
         let means = shard.stats.means();
         finite("objective", means.policy_objective - means.value_loss)?;
-        let norm =
-            clip_global_norm(Isa::detect(), &mut shard.grad, config.step.max_grad_norm);
+        let norm = clip_global_norm(Isa::detect(), &mut shard.grad, config.step.max_grad_norm);
         finite("gradient norm", norm)?;
         let learning_rate = config.step.learning_rate.at(progress);
         shared.ascend(optimizers, theta, &shard.grad, learning_rate); // line 6
@@ -440,7 +439,9 @@ impl A3c {
             Ok(())
         })?;
         let mut all = Tally::default();
-        tallies.iter().for_each(|tally| all.add(tally));
+        for tally in &tallies {
+            all.add(tally);
+        }
         Ok(all)
     }
 

@@ -23,7 +23,7 @@ use crate::replay::{Batch, Priorities, Replay, ReplaySizes};
 pub use critic::{Critic, CriticSpec};
 pub use critics::{ActorCriticsConfig, Critics, Told, adam, first_flops};
 pub use q_learner::{QLearner, QNetworkConfig};
-pub use soft_actor::{Drawn, SoftActor, Temperature, TemperatureConfig};
+pub use soft_actor::{Drawn, NoiseConfig, SoftActor, Temperature, TemperatureConfig};
 pub use world::{ActionScale, Acting, Seen, Worlds};
 
 crate::config! {

@@ -38,8 +38,8 @@
 use cordada_env::{Persist, StateError, StateReader, StateWriter};
 
 use super::off_policy::{
-    Acting, ActorCriticsConfig, Critics, Drawn, Learner, OffPolicy, ReplayConfig, RunningMeans,
-    Sampled, SoftActor, Temperature, TemperatureConfig, adam,
+    Acting, ActorCriticsConfig, Critics, Drawn, Learner, NoiseConfig, OffPolicy, ReplayConfig,
+    RunningMeans, Sampled, SoftActor, Temperature, TemperatureConfig, adam,
 };
 use super::{ANY_OBS, AlgoSpec, Resume};
 use crate::config::{Checks, Config, Field};
@@ -77,6 +77,8 @@ crate::config! {
     groups {
         /// Temperature.
         temperature: TemperatureConfig = TemperatureConfig::default();
+        /// Exploration.
+        noise: NoiseConfig = NoiseConfig::default();
         /// Replay.
         replay: ReplayConfig = ReplayConfig { learning_starts: 100, ..ReplayConfig::default() };
         /// Steps along the gradients, of actor, critics and temperature alike.
@@ -94,6 +96,7 @@ impl Config for SacConfig {
         let finite = self.target_entropy.unwrap_or(0.0);
         check.number("target_entropy", finite, f64::is_finite, "\"auto\" or a finite number")?;
         self.temperature.check(check)?;
+        self.noise.check(check)?;
         self.replay.check(check)?;
         self.step.check(check)?;
         self.networks.check(check)
@@ -121,7 +124,8 @@ fn make(setup: &super::Setup<'_>) -> Result<OffPolicy<Sac>, Error> {
     let config = SacConfig::from_table(SPEC.name, setup.settings)?;
     OffPolicy::new(&SPEC, setup, &config.replay, None, |spaces, stream| {
         let parts = (&config.networks, &config.step);
-        let actor = SoftActor::new(parts, &spaces, stream)?;
+        let noise = (&config.noise, config.replay.num_envs);
+        let actor = SoftActor::new(parts, noise, &spaces, stream)?;
         let a = actor.action_len();
         Ok(Sac {
             critics: Critics::new(parts, (2, 1), (spaces.inputs, a), setup.threads, stream)?,

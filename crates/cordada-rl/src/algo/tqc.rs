@@ -39,8 +39,8 @@ use cordada_env::{Persist, StateError, StateReader, StateWriter};
 use cordada_nn::kernel::{Isa, Task};
 
 use super::off_policy::{
-    Acting, ActorCriticsConfig, Critics, Drawn, Learner, OffPolicy, ReplayConfig, RunningMeans,
-    Sampled, SoftActor, Temperature, TemperatureConfig, adam,
+    Acting, ActorCriticsConfig, Critics, Drawn, Learner, NoiseConfig, OffPolicy, ReplayConfig,
+    RunningMeans, Sampled, SoftActor, Temperature, TemperatureConfig, adam,
 };
 use super::{ANY_OBS, AlgoSpec, Resume};
 use crate::config::{Checks, Config, Field};
@@ -84,6 +84,8 @@ crate::config! {
     groups {
         /// Temperature.
         temperature: TemperatureConfig = TemperatureConfig::default();
+        /// Exploration.
+        noise: NoiseConfig = NoiseConfig::default();
         /// Replay.
         replay: ReplayConfig = ReplayConfig { learning_starts: 100, ..ReplayConfig::default() };
         /// Steps along the gradients, of actor, critics and temperature alike.
@@ -108,6 +110,7 @@ impl Config for TqcConfig {
         let finite = self.target_entropy.unwrap_or(0.0);
         check.number("target_entropy", finite, f64::is_finite, "\"auto\" or a finite number")?;
         self.temperature.check(check)?;
+        self.noise.check(check)?;
         self.replay.check(check)?;
         self.step.check(check)?;
         self.networks.check(check)
@@ -138,7 +141,8 @@ fn make(setup: &super::Setup<'_>) -> Result<OffPolicy<Tqc>, Error> {
     let config = TqcConfig::from_table(SPEC.name, setup.settings)?;
     OffPolicy::new(&SPEC, setup, &config.replay, None, |spaces, stream| {
         let parts = (&config.networks, &config.step);
-        let actor = SoftActor::new(parts, &spaces, stream)?;
+        let noise = (&config.noise, config.replay.num_envs);
+        let actor = SoftActor::new(parts, noise, &spaces, stream)?;
         let a = actor.action_len();
         let critics = (config.num_critics, config.atoms);
         Ok(Tqc {

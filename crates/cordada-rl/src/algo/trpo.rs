@@ -228,11 +228,7 @@ impl Trpo {
     ///
     /// [`Error::BadValue`] or [`Error::UnknownKey`] for the settings, [`Error::Space`] if it
     /// cannot act in the environment.
-    pub fn new(
-        algo: &AlgoSpec,
-        defaults: &TrpoConfig,
-        setup: &Setup<'_>,
-    ) -> Result<Self, Error> {
+    pub fn new(algo: &AlgoSpec, defaults: &TrpoConfig, setup: &Setup<'_>) -> Result<Self, Error> {
         let config = defaults.with_table(algo.name, setup.settings)?;
         let SegmentConfig { num_envs, num_steps, gamma, .. } = config.segment;
         let shape = Shape {
@@ -259,7 +255,10 @@ impl Trpo {
             x: vec![0.0; len],
             actor: vec![0.0; len],
             samples: common.samples().collect(),
-            optimizer: Optimizer::new(config.step.optimizer(), common.network.critic_range().len())?,
+            optimizer: Optimizer::new(
+                config.step.optimizer(),
+                common.network.critic_range().len(),
+            )?,
             order: Order::new(num_envs, num_steps, false),
             shuffle: Stream::new(setup.seed, role::SHUFFLE, 0),
             config,

@@ -76,7 +76,13 @@ pub(super) trait Family {
 
     /// v ← F v, row by row.
     #[inline(always)]
-    fn fisher_product_batch<F: Real>(&self, params: &[F], masks: Mask<'_>, v: &mut [F], row: &mut [F]) {
+    fn fisher_product_batch<F: Real>(
+        &self,
+        params: &[F],
+        masks: Mask<'_>,
+        v: &mut [F],
+        row: &mut [F],
+    ) {
         let rows = params.chunks_exact(self.num_params()).zip(v.chunks_exact_mut(row.len()));
         for (i, (params, v)) in rows.enumerate() {
             self.fisher_product(params, self.mask_row(masks, i), v, row);

@@ -2,7 +2,7 @@
 //! (C51), and quantile regression (QR-DQN, TQC).
 
 use cordada_nn::Real;
-use cordada_nn::kernel::Isa;
+use cordada_nn::kernel::{Isa, LANES};
 use cordada_nn::softmax::log_softmax;
 
 use super::td::huber;
@@ -99,17 +99,27 @@ pub fn quantile_huber<F: Real>(
         };
     let scale = F::of(1.0 / terms);
     let mut loss = F::ZERO;
-    for (i, (&quantile, d_quantile)) in quantiles.iter().zip(d_quantiles).enumerate() {
-        let tau = F::of((i as f64 + 0.5) / len);
-        let (mut sum, mut d_sum) = (F::ZERO, F::ZERO);
-        for &y in target {
-            let weight = if y < quantile { F::ONE - tau } else { tau };
-            let term = huber(quantile, y, kappa);
-            sum += weight * term.loss;
-            d_sum += weight * term.d_value;
+    // Quantiles in lanes, each with its own sum in the order of the target.
+    let blocks = quantiles.chunks(LANES).zip(d_quantiles.chunks_mut(LANES));
+    for (block, (quantiles, d_quantiles)) in blocks.enumerate() {
+        let (mut theta, mut tau) = ([F::ZERO; LANES], [F::ZERO; LANES]);
+        for (l, (theta, tau)) in theta.iter_mut().zip(&mut tau).enumerate() {
+            *theta = quantiles.get(l).copied().unwrap_or(F::ZERO);
+            *tau = F::of(((block * LANES + l) as f64 + 0.5) / len);
         }
-        loss += sum;
-        *d_quantile = coef * (scale * d_sum);
+        let (mut sum, mut d_sum) = ([F::ZERO; LANES], [F::ZERO; LANES]);
+        for &y in target {
+            for l in 0..LANES {
+                let weight = if y < theta[l] { F::ONE - tau[l] } else { tau[l] };
+                let term = huber(theta[l], y, kappa);
+                sum[l] += weight * term.loss;
+                d_sum[l] += weight * term.d_value;
+            }
+        }
+        for (d_quantile, (&sum, &d_sum)) in d_quantiles.iter_mut().zip(sum.iter().zip(&d_sum)) {
+            loss += sum;
+            *d_quantile = coef * (scale * d_sum);
+        }
     }
     scale * loss
 }

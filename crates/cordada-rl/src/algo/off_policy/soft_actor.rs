@@ -29,6 +29,26 @@ crate::config! {
     }
 }
 
+crate::config! {
+    /// How a soft policy explores.
+    pub struct NoiseConfig {
+        /// ρ, correlation of the noise of one step with that of the next, from 0 (none) to below 1.
+        noise_correlation: f64 = 0.0;
+    }
+}
+
+impl NoiseConfig {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadValue`] if ρ is out of range.
+    pub fn check(&self, check: Checks<'_>) -> Result<(), Error> {
+        let fits = |x: f64| (0.0..1.0).contains(&x);
+        check.number("noise_correlation", self.noise_correlation, fits, "from 0 to below 1")
+    }
+}
+
 impl TemperatureConfig {
     /// Checks ranges.
     ///
@@ -133,7 +153,9 @@ pub struct SoftActor {
     max_grad_norm: f64,
     grad: Vec<f32>,
     d_params: Vec<f32>,
-    /// For acting.
+    /// For acting: ρ, and the last noise of every environment, `[N, A]`.
+    correlation: f64,
+    noises: Vec<f64>,
     drawn: Drawn,
     boxed: Vec<f32>,
     first_flops: usize,
@@ -154,6 +176,7 @@ impl SoftActor {
     /// If the optimizer's numbers are out of range.
     pub fn new(
         (config, step): (&ActorCriticsConfig, &StepConfig),
+        (noise, num_envs): (&NoiseConfig, usize),
         spaces: &Spaces<'_>,
         stream: &mut Stream,
     ) -> Result<Self, Error> {
@@ -171,6 +194,8 @@ impl SoftActor {
             max_grad_norm: step.max_grad_norm,
             grad: vec![0.0; theta.len()],
             d_params: Vec::new(),
+            correlation: noise.noise_correlation,
+            noises: vec![0.0; num_envs * action_len],
             drawn: Drawn::default(),
             boxed: Vec::new(),
             first_flops: first_flops(spec.inputs, &spec.actor, 2 * action_len),
@@ -192,13 +217,30 @@ impl SoftActor {
         self.action_len
     }
 
-    /// Draws an action for every environment, from its own stream.
+    /// Draws an action for every environment, from its own stream. Each is distributed as the
+    /// policy says; with ρ > 0 the noise ε of an episode's steps is correlated:
+    ///
+    /// ```text
+    /// ε ← ρ ε + √(1 − ρ²) z,   z ~ N(0, 1);   ε = z where an episode begins
+    /// ```
+    ///
+    /// # Source
+    ///
+    /// Eberhard et al. 2023, "Pink Noise Is All You Need", ICLR: correlated noise, here of the
+    /// first order.
     pub fn act(&mut self, acting: &mut Acting<'_>) {
+        let (a, rho) = (self.action_len, self.correlation);
+        let fresh = (1.0 - rho * rho).sqrt();
         let mut drawn = std::mem::take(&mut self.drawn);
-        self.draw(acting.x, &mut drawn, |env| acting.streams[env].normal());
+        let mut noises = std::mem::take(&mut self.noises);
+        self.draw(acting.x, &mut drawn, |i| {
+            let z = acting.streams[i / a].normal();
+            noises[i] = if acting.begun[i / a] { z } else { rho * noises[i] + fresh * z };
+            noises[i]
+        });
         acting.actions.copy_from_slice(&drawn.actions);
         self.scale.to_box(acting.actions);
-        self.drawn = drawn;
+        (self.drawn, self.noises) = (drawn, noises);
     }
 
     /// The environment's actions as the critics see them, in [−1, 1].
@@ -209,7 +251,8 @@ impl SoftActor {
         &self.boxed
     }
 
-    /// Draws an action for every row; `normal` gives standard normal numbers for the row.
+    /// Draws an action for every row; `normal` gives the standard normal number for each place of
+    /// `[B, A]`, in order.
     ///
     /// # Shapes
     ///
@@ -223,7 +266,7 @@ impl SoftActor {
         let rows = params.len() / (2 * a);
         self.flops += (rows * self.network.forward_flops()) as u64;
         noise.clear();
-        noise.extend((0..rows * a).map(|i| normal(i / a) as f32));
+        noise.extend((0..rows * a).map(|i| normal(i) as f32));
         actions.resize(rows * a, 0.0);
         log_probs.resize(rows, 0.0);
         Isa::detect().run(Reparametrize { pi: &self.pi, a, params, noise, actions, log_probs });
@@ -266,6 +309,7 @@ impl SoftActor {
     /// Writes everything but θ.
     pub fn save(&self, w: &mut StateWriter) {
         save_optimizer(&self.optimizer, w);
+        w.f64s(&self.noises);
     }
 
     /// Restores what was saved, and θ.
@@ -276,7 +320,8 @@ impl SoftActor {
     pub fn load(&mut self, theta: &[f32], r: &mut StateReader<'_>) -> Result<(), StateError> {
         self.theta.copy_from_slice(theta);
         self.network.pack(&self.theta, &mut self.weights);
-        load_optimizer(&mut self.optimizer, r)
+        load_optimizer(&mut self.optimizer, r)?;
+        r.f64s_into(&mut self.noises)
     }
 }
 

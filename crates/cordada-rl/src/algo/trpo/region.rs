@@ -118,7 +118,9 @@ impl Block {
         network.actor_jvp(weights, v, &self.x, &mut self.tape, &mut d_params); // J v
         let pi = network.distribution();
         pi.fisher_product_batch(&self.params, self.masks(), &mut d_params, row);
-        d_params.iter_mut().for_each(|d| *d *= weight);
+        for d in &mut d_params {
+            *d *= weight;
+        }
         network.backward(weights, &self.x, &mut self.tape, (Some(&d_params), None), grad); // Jᵀ
         self.d_params = d_params;
     }
