@@ -155,6 +155,24 @@ fn every_algorithm_trains_saves_and_restores_everywhere() {
 }
 
 #[test]
+fn threads_change_no_bit() {
+    for (algo, env) in pairs().filter(|(_, env)| ["CartPole-v1", "Pendulum-v1"].contains(env)) {
+        let spec = cordada_env::find(env).unwrap();
+        let after = |threads| {
+            let settings = settings_for(algo, table(QUICK));
+            let mut learner =
+                make_in(algo, &|| spec.build(), &settings, (4, threads)).unwrap();
+            let reports: Vec<_> = (0..3).map(|_| exact(&learner.iterate().unwrap())).collect();
+            (reports, bits(&learner.policy().theta), state(&*learner))
+        };
+        let one = after(1);
+        for threads in [2, 3] {
+            assert!(after(threads) == one, "{} in {env} with {threads} threads", algo.name);
+        }
+    }
+}
+
+#[test]
 fn what_takes_no_dict_says_so() {
     let dict = cordada_env::Space::Dict(Vec::new());
     assert!(distribution_for(&dict, false).is_none());

@@ -77,7 +77,9 @@ fn the_soft_actor_goes_up_the_gradient_through_its_actions() {
     let (env, mut stream) = (system(), Stream::new(3, role::INIT, 0));
     let p = env.riccati(GAMMA).unwrap()[0];
     let spaces = Spaces { actions: env.action_space(), obs: env.obs_space(), inputs: 1 };
-    let mut actor = SoftActor::new((&networks(), &plain()), (&NoiseConfig::default(), 1), &spaces, &mut stream).unwrap();
+    let mut actor =
+        SoftActor::new((&networks(), &plain()), (&NoiseConfig::default(), 1), &spaces, &mut stream)
+            .unwrap();
     // Through a checkpoint, which is how θ gets in from outside.
     let (theta, mut state) = (away(&actor.theta), StateWriter::new());
     actor.save(&mut state);
@@ -114,7 +116,9 @@ fn a_log_deviation_out_of_range_does_not_move() {
     let (env, mut stream) = (system(), Stream::new(3, role::INIT, 0));
     let spaces = Spaces { actions: env.action_space(), obs: env.obs_space(), inputs: 1 };
     let linear = ActorCriticsConfig { actor: Vec::new(), ..networks() };
-    let mut actor = SoftActor::new((&linear, &plain()), (&NoiseConfig::default(), 1), &spaces, &mut stream).unwrap();
+    let mut actor =
+        SoftActor::new((&linear, &plain()), (&NoiseConfig::default(), 1), &spaces, &mut stream)
+            .unwrap();
     // θ: weights of mean and log σ, then their biases; log σ = 5 counts as 2.
     for (bias, moves) in [(1.9, true), (5.0, false), (-30.0, false)] {
         let theta = [0.1, 0.0, 0.2, bias];
@@ -144,7 +148,8 @@ fn the_deterministic_actor_goes_up_the_gradient_through_its_actions() {
     for _ in 0..3 {
         let before = actor.theta.clone();
         actor.actions(&STATES, false, &mut actions);
-        let d: Vec<f64> = STATES.iter().zip(&actions).map(|(&s, &a)| q(p, s.into(), a.into()).1 / 5.0).collect();
+        let d: Vec<f64> =
+            STATES.iter().zip(&actions).map(|(&s, &a)| q(p, s.into(), a.into()).1 / 5.0).collect();
         let d_actions: Vec<f32> = d.iter().map(|&d| d as f32).collect();
         actor.ascend(&STATES, &actions, &d_actions, 1.0);
         // ∂J/∂w = mean ∂Q/∂a (1 − a²) s, ∂J/∂b without s.
@@ -185,7 +190,10 @@ fn critics_give_the_slope_of_their_value() {
             for row in 0..STATES.len() {
                 let want = (above[row] - below[row]) / (2.0 * h);
                 let got = slope[2 * row + j];
-                assert!((got - want).abs() < 5e-3 * want.abs().max(1.0), "row {row}, action {j}: {got}, {want}");
+                assert!(
+                    (got - want).abs() < 5e-3 * want.abs().max(1.0),
+                    "row {row}, action {j}: {got}, {want}"
+                );
             }
             assert!(slope.iter().any(|s| s.abs() > 0.05), "{slope:?}");
         }

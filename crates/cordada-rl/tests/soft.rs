@@ -159,11 +159,8 @@ const VARIANTS: [(&str, &str); 9] = [
 
 fn variant(name: &str, settings: &str, threads: usize) -> Box<dyn Algorithm> {
     let discrete = matches!(name, "discrete_sac" | "c51");
-    let space = if discrete {
-        Space::Discrete { n: 3 }
-    } else {
-        Space::vector(&[-2.0, 0.0], &[1.0, 3.0])
-    };
+    let space =
+        if discrete { Space::Discrete { n: 3 } } else { Space::vector(&[-2.0, 0.0], &[1.0, 3.0]) };
     let layers = if name == "c51" { "" } else { "actor = [8, 8]\ncritic = [9]\n" };
     let envs = if settings.contains("num_envs") { "" } else { "num_envs = 2\n" };
     let common = "learning_starts = 40\nbatch_size = 16\nsteps_per_iteration = 100\n";
@@ -201,7 +198,9 @@ fn threads_and_restarts_change_nothing() {
 fn products_are_counted_as_they_are_done() {
     // One environment, no random start: 100 steps, each with one action and one update of 16 rows.
     let settings = "num_envs = 1\nlearning_starts = 0";
-    let settings = format!("actor = [8, 8]\ncritic = [9]\nbatch_size = 16\nsteps_per_iteration = 100\n{settings}");
+    let settings = format!(
+        "actor = [8, 8]\ncritic = [9]\nbatch_size = 16\nsteps_per_iteration = 100\n{settings}"
+    );
     let space = Space::vector(&[-2.0, 0.0], &[1.0, 3.0]);
     let mut sac = learner("sac", walk(space.clone()), &settings, 1);
     sac.iterate().unwrap();

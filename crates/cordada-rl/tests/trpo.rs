@@ -204,6 +204,21 @@ fn by_parts(walk: &Walk, every: usize) -> Vec<Vec<f64>> {
 }
 
 #[test]
+fn products_allocate_nothing() {
+    let walk = Walk::new(1100);
+    let mut region = walk.region(2);
+    let v = vec![0.1; walk.network.actor_range().len()];
+    let mut out = v.clone();
+    region.fisher_product(walk.at(), &v, &mut out);
+    let info = allocation_counter::measure(|| region.fisher_product(walk.at(), &v, &mut out));
+    assert_eq!(info.count_total, 0, "{info:?}");
+    // The negative control: the first product makes room.
+    let mut first = walk.region(2);
+    let info = allocation_counter::measure(|| first.fisher_product(walk.at(), &v, &mut out));
+    assert!(info.count_total > 0);
+}
+
+#[test]
 fn the_step_is_the_inverse_fisher_matrix_times_the_gradient() {
     let walk = Walk::new(300);
     let mut region = walk.region(1);

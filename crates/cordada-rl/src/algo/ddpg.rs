@@ -346,9 +346,9 @@ impl Ddpg {
         critics.look_ahead((next_x, next_actions));
         targets.clear();
         let rows = batch.rewards.iter().zip(&batch.discounts).enumerate();
-        targets.extend(rows.map(|(i, (&r, &discount))| {
-            td_target(r, discount, critics.lowest_next(i))
-        }));
+        targets.extend(
+            rows.map(|(i, (&r, &discount))| td_target(r, discount, critics.lowest_next(i))),
+        );
     }
 
     /// Lines 8 and 9.
@@ -382,7 +382,9 @@ impl Learner for Ddpg {
             } else {
                 add_gaussian_noise(self.config.noise_std, stream, action);
             }
-            action.iter_mut().for_each(|x| *x = x.clamp(-1.0, 1.0));
+            for x in action {
+                *x = x.clamp(-1.0, 1.0);
+            }
         }
         acting.actions.copy_from_slice(&self.actions);
         self.scale.to_box(acting.actions);

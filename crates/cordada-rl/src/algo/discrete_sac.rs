@@ -235,7 +235,9 @@ impl DiscreteSac {
             lowest.extend(q1.iter().zip(q2).map(|(&q1, &q2)| clipped_double_q(q1, q2)));
             pi.fisher_product(logits, mask, lowest, d);
             pi.add_entropy_gradient(logits, mask, alpha, d);
-            d.iter_mut().for_each(|d| *d *= weight);
+            for d in d {
+                *d *= weight;
+            }
         }
         let (log_prob, target) = (-weight * entropy_sum, weight * target_sum);
         self.temperature.descend(log_prob, target, learning_rate); // line 4

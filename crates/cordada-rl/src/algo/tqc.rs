@@ -268,7 +268,8 @@ impl Learner for Tqc {
         critics.look((x, &now.actions));
         let all = (critics.count() * *atoms) as f32;
         let of = |k: usize, i: usize| critics.outputs(k)[i * *atoms..(i + 1) * *atoms].iter();
-        let mean = |i: usize| (0..critics.count()).map(|k| of(k, i).sum::<f32>()).sum::<f32>() / all;
+        let mean =
+            |i: usize| (0..critics.count()).map(|k| of(k, i).sum::<f32>()).sum::<f32>() / all;
         (0..now.log_probs.len()).map(mean).collect()
     }
 

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::plan::Pair;
 use super::run::{EPISODES, EVALUATIONS, FINAL_EPISODES};
-use super::{Done, plots, refused, table};
+use super::table::{self, SMOOTHED};
+use super::{Done, plots, refused};
 use crate::output::short;
 use crate::report::Failure;
 
@@ -66,9 +67,10 @@ impl Family<'_> {
              with {FINAL_EPISODES}, always by the most probable action; evaluations count neither \
              as steps nor as time. Returns are interquartile means over the seeds, with 95 % \
              bootstrap intervals. \"Mean over the run\" is the area under the learning curve \
-             divided by its length. \"To threshold\" is the median over the seeds of when an \
-             evaluation first reached the threshold; – if not half of them did. A seed failed if \
-             its final return is below the threshold, or if it diverged.\n\n"
+             divided by its length. \"To threshold\" is the median over the seeds of when the mean \
+             of the last {SMOOTHED} evaluations first reached the threshold; – if not half of the \
+             seeds did. A seed failed if its final return is below the threshold, or if it \
+             diverged.\n\n"
         )
         .unwrap_or_else(fits);
         text.push_str(&self.tasks()?);

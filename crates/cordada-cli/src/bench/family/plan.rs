@@ -30,6 +30,10 @@ const TASKS: &[Task] = &[
     Task { env: "LunarLander-v3", steps: 200_000, threshold: 200.0 },
 ];
 
+/// Steps of an iteration from replayed transitions. It decides when runs may stop and nothing else,
+/// and 250 steps may take seconds.
+const ITERATION: i64 = 50;
+
 /// How an algorithm learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,6 +91,9 @@ pub(super) fn pairs(chosen: &Chosen, steps_scale: f64) -> Result<Vec<Pair>, Fail
         let first = pairs.len();
         for spec in ALGORITHMS.iter().filter(|s| chosen.has_algo(s.name) && s.fits(&*env)) {
             let mut config = RunConfig::new(spec.name, task.env, &[])?;
+            if config.settings.contains_key("learning_starts") {
+                config = config.with(&[("steps_per_iteration".into(), ITERATION.into())])?;
+            }
             config.run.total_steps = steps;
             let kind = Kind::of(spec, &config.make(1)?.policy().spec);
             let preset = has_preset(spec, task.env);

@@ -8,8 +8,8 @@ use cordada_stats::{
 };
 
 use super::files::Family;
-use super::run::{EPISODES, Point};
-use super::table::{BOOTSTRAP, curve};
+use super::run::EPISODES;
+use super::table::{BOOTSTRAP, axis, curve};
 
 /// Points of a band. More than there are evaluations, since each value holds to the next one.
 const GRID: usize = 101;
@@ -19,10 +19,9 @@ pub(super) fn plot(family: &Family<'_>, timed: bool) -> Result<Option<String>, E
     let mut panels: Vec<Panel> = Vec::new();
     for (index, pair) in family.pairs.iter().enumerate() {
         let of_pair = family.runs.iter().filter(|run| run.pair == index && run.timed == timed);
-        let abscissa: fn(&Point) -> f64 =
-            if timed { |point| point.seconds } else { |point| point.steps as f64 };
+        let axis = axis(family, pair, timed);
         let curves: Vec<Curve> =
-            of_pair.map(|run| curve(&run.trained, abscissa)).collect::<Result<_, _>>()?;
+            of_pair.map(|run| curve(&run.trained, axis)).collect::<Result<_, _>>()?;
         if curves.is_empty() {
             continue;
         }

@@ -10,7 +10,7 @@ use cordada::rl::train::RunConfig;
 /// Evaluations on the way, the last one among them; there is one more before the first step.
 pub(super) const EVALUATIONS: u32 = 20;
 /// Episodes of each but the last.
-pub(super) const EPISODES: usize = 10;
+pub(super) const EPISODES: usize = 20;
 /// Episodes of the last evaluation.
 pub(super) const FINAL_EPISODES: usize = 100;
 

@@ -10,13 +10,28 @@ use serde::Serialize;
 
 use super::files::Family;
 use super::plan::{Kind, Pair};
-use super::run::Trained;
+use super::run::{Point, Trained};
 use super::{Done, refused};
 use crate::output::short;
 use crate::report::Failure;
 
 /// Role of the stream that draws resamples; apart from the roles of training.
 pub(super) const BOOTSTRAP: u32 = 101;
+
+/// Evaluations whose mean has to reach the threshold: a single one may have been lucky.
+pub(super) const SMOOTHED: usize = 3;
+
+/// What a curve runs over: where it ends, and the abscissa of a point.
+pub(super) type Axis = (f64, fn(&Point) -> f64);
+
+/// Steps of runs that all had the same, or seconds.
+pub(super) fn axis(family: &Family<'_>, pair: &Pair, timed: bool) -> Axis {
+    if timed {
+        (family.seconds, |point| point.seconds)
+    } else {
+        (pair.steps as f64, |point| point.steps as f64)
+    }
+}
 
 /// An algorithm in an environment.
 #[derive(Serialize)]
@@ -63,9 +78,8 @@ pub(super) fn rows(family: &Family<'_>) -> Result<Vec<Row>, Failure> {
             family.runs.iter().filter(same).map(|run| &run.trained).collect()
         };
         let threshold = pair.task.threshold;
-        let steps = of(false);
-        let steps = summary(&steps, threshold, (pair.steps as f64, |point| point.steps as f64));
-        let time = summary(&of(true), threshold, (family.seconds, |point| point.seconds));
+        let steps = summary(&of(false), threshold, axis(family, pair, false));
+        let time = summary(&of(true), threshold, axis(family, pair, true));
         let (steps, time) = (steps.map_err(|e| refused(&e))?, time.map_err(|e| refused(&e))?);
         if steps.is_some() || time.is_some() {
             let Pair { task, algo, kind, preset, .. } = *pair;
@@ -76,25 +90,21 @@ pub(super) fn rows(family: &Family<'_>) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-/// What runs of the same kind say; none if there are none. Their curves go to `end`, in the
-/// abscissa's unit.
-fn summary(
-    runs: &[&Trained],
-    threshold: f64,
-    (end, abscissa): (f64, fn(&super::run::Point) -> f64),
-) -> Result<Option<Summary>, Error> {
+/// What runs of the same kind say; none if there are none.
+fn summary(runs: &[&Trained], threshold: f64, axis: Axis) -> Result<Option<Summary>, Error> {
     if runs.is_empty() {
         return Ok(None);
     }
-    let curves: Vec<Curve> =
-        runs.iter().map(|run| curve(run, abscissa)).collect::<Result<_, _>>()?;
+    let curves: Vec<Curve> = runs.iter().map(|run| curve(run, axis)).collect::<Result<_, _>>()?;
+    let smooth: Vec<Curve> =
+        curves.iter().map(|curve| curve.running_mean(SMOOTHED)).collect::<Result<_, _>>()?;
     let finals: Vec<f64> = runs.iter().map(|run| run.final_return).collect();
     let mut stream = Stream::new(0, BOOTSTRAP, 0);
     let Interval { point, low, high } =
         Bootstrap::default()
             .interval(&Scores::one_task(&finals)?, Scores::iqm, &mut |n| stream.below(n))?;
     let means: Vec<f64> =
-        curves.iter().map(|curve| curve.mean_value(0.0, end)).collect::<Result<_, _>>()?;
+        curves.iter().map(|curve| curve.mean_value(0.0, axis.0)).collect::<Result<_, _>>()?;
     let judged: Vec<f64> = runs
         .iter()
         .map(|run| if run.error.is_some() { f64::NAN } else { run.final_return })
@@ -108,7 +118,7 @@ fn summary(
         final_low: low,
         final_high: high,
         mean_return: Scores::one_task(&means)?.iqm(),
-        to_threshold: time_to_threshold(&curves, threshold)?.median(),
+        to_threshold: time_to_threshold(&smooth, threshold)?.median(),
         steps: steps / n,
         seconds: seconds / n,
         steps_per_s: steps / seconds.max(f64::MIN_POSITIVE),
@@ -116,12 +126,9 @@ fn summary(
     }))
 }
 
-/// The learning curve of a run.
-pub(super) fn curve(
-    run: &Trained,
-    abscissa: fn(&super::run::Point) -> f64,
-) -> Result<Curve, Error> {
-    let points = run.points.iter().map(|point| (abscissa(point), point.mean_return));
+/// The learning curve of a run. What lies past `end`, since iterations are whole, counts there.
+pub(super) fn curve(run: &Trained, (end, abscissa): Axis) -> Result<Curve, Error> {
+    let points = run.points.iter().map(|point| (abscissa(point).min(end), point.mean_return));
     Curve::new(points.collect::<Vec<_>>())
 }
 
@@ -136,7 +143,7 @@ const COLUMNS: [(&str, Align); 13] = [
     ("steps/s", Align::Right),
     ("failed", Align::Right),
     ("final return, equal time", Align::Right),
-    ("steps", Align::Right),
+    ("steps in that time", Align::Right),
     ("seconds to threshold", Align::Right),
     ("failed, equal time", Align::Right),
 ];
@@ -180,7 +187,6 @@ fn cells(row: &Row) -> [String; 13] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run::Point;
     use super::*;
 
     fn run(returns: [f64; 3], error: Option<&str>) -> Trained {
@@ -203,14 +209,21 @@ mod tests {
             run([0.0, 22.0, 40.0], Some("the objective is NaN")),
         ];
         let runs: Vec<&Trained> = runs.iter().collect();
-        let s = summary(&runs, 20.0, (1000.0, |point| point.steps as f64)).unwrap().unwrap();
+        let axis: Axis = (1000.0, |point| point.steps as f64);
+        let s = summary(&runs, 20.0, axis).unwrap().unwrap();
         // Of three runs the interquartile mean is the mean. Resamples of the final returns 30, 20
         // and 40 reach from one end to the other with 1 in 27 each, which is more than 2.5 %.
         assert_eq!((s.final_return, s.final_low, s.final_high), (30.0, 20.0, 40.0));
         // A staircase: half the run at 0, half at 10, 20 and 22, so (5 + 10 + 11) / 3.
         assert!((s.mean_return - 26.0 / 3.0).abs() < 1e-12);
-        // 1000, 500 and 500 steps.
-        assert_eq!(s.to_threshold, Some(500.0));
+        // The means of three evaluations are 13⅓, 13⅓ and 20⅔: of never, never and 1000, no median.
+        assert_eq!(s.to_threshold, None);
+        let low = summary(&runs, 10.0, axis).unwrap().unwrap();
+        // They reach 10 at 1000, 500 (10 of 0 and 20) and 500.
+        assert_eq!(low.to_threshold, Some(500.0));
+        // Of half the steps only the first evaluation is before the end.
+        let half = summary(&runs, 20.0, (250.0, axis.1)).unwrap().unwrap();
+        assert_eq!((half.mean_return, half.final_return), (0.0, 30.0));
         // The diverged one failed, whatever it had reached.
         assert_eq!((s.failed, s.seeds), (1.0 / 3.0, 3));
         assert_eq!((s.steps, s.seconds, s.steps_per_s), (1000.0, 2.0, 500.0));

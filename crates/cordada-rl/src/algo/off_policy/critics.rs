@@ -119,6 +119,10 @@ impl Critics {
     /// # Errors
     ///
     /// If the optimizer's numbers are out of range.
+    ///
+    /// # Panics
+    ///
+    /// If the activation has no such name, which [`ActorCriticsConfig::check`] rules out.
     pub fn new(
         (config, step): (&ActorCriticsConfig, &StepConfig),
         (count, outputs): (usize, usize),
