@@ -4,8 +4,9 @@
 
 use std::ops::Range;
 
-use crate::conv::{Conv2d, Conv2dSpec, Conv2dWeights, Scratch, grown, images};
+use crate::conv::{Conv2d, Conv2dSpec, Conv2dWeights, Scratch, images};
 use crate::kernel::Isa;
+use crate::mlp::grown;
 use crate::{Activation, Error, Mlp, MlpSpec, ParamInfo, Real, Tape, Weights};
 
 /// Output channels, kernel and stride of each convolution.

@@ -9,6 +9,7 @@ mod unfold;
 
 use crate::kernel::{Isa, Panels, Start, column_sums, matmul, matmul_tn, transpose};
 use crate::mlp::ParamInfo;
+use crate::mlp::grown;
 use crate::{Activation, Error, Real};
 use unfold::{Geometry, fold, unfold};
 
@@ -400,12 +401,4 @@ impl<T: Real> Conv2dTape<T> {
 pub(crate) fn images<T>(x: &[T], len: usize) -> usize {
     assert!(x.len().is_multiple_of(len), "{} numbers are no images of {len}", x.len());
     x.len() / len
-}
-
-/// The first `len` numbers of a buffer that grows when it must.
-pub(crate) fn grown<T: Real>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, T::ZERO);
-    }
-    &mut buffer[..len]
 }

@@ -378,7 +378,7 @@ impl<T: Real> Tape<T> {
 }
 
 /// The first `len` numbers of a buffer that grows when it must.
-fn grown<T: Real>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+pub(crate) fn grown<T: Real>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         buffer.resize(len, T::ZERO);
     }

@@ -10,6 +10,7 @@
 //! has the same bits whatever it is computed with, a sequence has the bits of its single steps.
 
 use crate::kernel::{Isa, Panels, Start, add_assign, matmul};
+use crate::mlp::grown;
 use crate::{ParamInfo, Real};
 
 mod backward;
@@ -339,12 +340,4 @@ fn starts_at(starts: Option<&[bool]>, t: usize, steps: usize, batch: usize) -> O
     let starts = starts?;
     assert_eq!(starts.len(), steps * batch, "starts are [{steps}, {batch}]");
     Some(&starts[t * batch..][..batch])
-}
-
-/// The first `len` numbers of a buffer that grows when it must.
-fn grown<T: Real>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, T::ZERO);
-    }
-    &mut buffer[..len]
 }

@@ -1,5 +1,5 @@
 //! From a raw observation to what a network sees: indices become one-hot, numbers are normalized
-//! by running moments. Frozen between updates, so that a segment is seen as it was collected.
+//! by running moments, pixels from 0 to 255 are brought to 0 to 1. Frozen between updates, so that a segment is seen as it was collected.
 
 use cordada_env::wrapper::normalize::{NormalizeOptions, ObsNormalizer};
 use cordada_env::{Persist, Space, StateError, StateReader, StateWriter};
@@ -12,6 +12,8 @@ pub struct InputMap {
     inputs: usize,
     /// Whether no number is an index.
     plain: bool,
+    /// What pixels are multiplied by, so that they are at most 1; none for other observations.
+    pixel_scale: Option<f32>,
     normalizer: Option<ObsNormalizer>,
 }
 
@@ -31,7 +33,8 @@ impl InputMap {
         let inputs = choices.iter().map(|c| c.unwrap_or(1)).sum();
         let normalizer = normalize.map(|o| ObsNormalizer::new(choices.len(), o)).transpose()?;
         let plain = choices.iter().all(Option::is_none);
-        Ok(Self { choices, inputs, plain, normalizer })
+        let pixel_scale = is_picture(space).then_some(1.0 / PIXEL);
+        Ok(Self { choices, inputs, plain, pixel_scale, normalizer })
     }
 
     /// Length of an observation.
@@ -62,9 +65,12 @@ impl InputMap {
     #[inline]
     pub fn apply(&self, obs: &[f32], x: &mut [f32]) {
         if self.plain {
-            match &self.normalizer {
-                None => x.copy_from_slice(obs),
-                Some(normalizer) => normalizer.normalize(obs, x),
+            match (&self.normalizer, self.pixel_scale) {
+                (None, None) => x.copy_from_slice(obs),
+                (None, Some(scale)) => {
+                    x.iter_mut().zip(obs).for_each(|(x, &pixel)| *x = scale * pixel);
+                }
+                (Some(normalizer), _) => normalizer.normalize(obs, x),
             }
             return;
         }
@@ -83,6 +89,17 @@ impl InputMap {
             at += choices.unwrap_or(1);
         }
     }
+}
+
+/// Brightness of a white pixel.
+const PIXEL: f32 = 255.0;
+
+/// Whether observations are pictures of pixels from 0 to 255.
+fn is_picture(space: &Space) -> bool {
+    let Space::Box(bounds) = space else { return false };
+    bounds.shape.len() == 3
+        && bounds.low.iter().all(|&low| low == 0.0)
+        && bounds.high.iter().all(|&high| high == PIXEL)
 }
 
 fn collect_choices(space: &Space, choices: &mut Vec<Option<usize>>) {
@@ -110,6 +127,22 @@ impl Persist for InputMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pixels_are_brought_to_one() {
+        let pixels = |high: f32| {
+            let space = cordada_env::BoxSpace::new(vec![0.0; 4], vec![high; 4], vec![1, 2, 2]);
+            InputMap::new(&Space::Box(space.unwrap()), None).unwrap()
+        };
+        let mut x = [0.0; 4];
+        pixels(255.0).apply(&[0.0, 51.0, 102.0, 255.0], &mut x);
+        for (x, expected) in x.iter().zip([0.0, 0.2, 0.4, 1.0]) {
+            assert!((x - expected).abs() < 1e-7, "{x}");
+        }
+        // Other bounds are no pixels.
+        pixels(1.0).apply(&[0.0, 0.25, 0.5, 1.0], &mut x);
+        assert_eq!(x, [0.0, 0.25, 0.5, 1.0]);
+    }
 
     #[test]
     fn indices_become_one_hot_and_numbers_stay() {

@@ -264,7 +264,6 @@ fn learners_from_their_own_segments_find_the_gain() {
     let ppo = "num_envs = 8\nnum_steps = 64\nnum_minibatches = 8\nlearning_rate = 3e-3\n\
                log_std_init = -0.5";
     assert_finds_the_gain("ppo", ppo, 40_000);
-    if algo::find("trpo").is_ok() {
-        assert_finds_the_gain("trpo", "num_envs = 8\nnum_steps = 64\nlog_std_init = -0.5", 40_000);
-    }
+    let trpo = "num_envs = 8\nnum_steps = 64\nlog_std_init = -0.5";
+    assert_finds_the_gain("trpo", trpo, 40_000);
 }

@@ -22,7 +22,7 @@ const BATCH: usize = 32;
 
 pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
     let peak = peak_gflops();
-    let mut minibatch = Minibatch::new(args.seed)?;
+    let mut minibatch = Minibatch::new(BATCH, args.seed)?;
     let forward = minibatch.forward_flops();
     // Each product is followed by one for the weights and one for its input; images need none.
     let train = 3 * forward - minibatch.first_layer_flops();
@@ -37,6 +37,7 @@ pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
 /// Random images with random targets of their action values, and all that learning from them
 /// needs.
 struct Minibatch {
+    batch: usize,
     cnn: NatureCnn,
     head: Mlp,
     /// θ of the convolutional network, then that of the head.
@@ -59,7 +60,7 @@ struct Minibatch {
 }
 
 impl Minibatch {
-    fn new(seed: u64) -> Result<Self, Failure> {
+    fn new(batch: usize, seed: u64) -> Result<Self, Failure> {
         let refuse = |e| Failure::from(cordada::rl::Error::from(e));
         let cnn = NatureCnn::new(SHAPE, FEATURES).map_err(refuse)?;
         let head = Mlp::new(&MlpSpec {
@@ -81,9 +82,10 @@ impl Minibatch {
                 theta.iter_mut().for_each(|x| *x = (scale * stream.normal()) as f32);
             }
         }
-        let x = (0..BATCH * cnn.inputs()).map(|_| stream.uniform() as f32).collect();
-        let targets = (0..BATCH * ACTIONS).map(|_| stream.normal() as f32).collect();
+        let x = (0..batch * cnn.inputs()).map(|_| stream.uniform() as f32).collect();
+        let targets = (0..batch * ACTIONS).map(|_| stream.normal() as f32).collect();
         let mut minibatch = Self {
+            batch,
             weights: cnn.weights(),
             head_weights: head.weights(),
             tape: NatureCnnTape::new(),
@@ -92,9 +94,9 @@ impl Minibatch {
             grad: vec![0.0; theta.len()],
             x,
             targets,
-            features: vec![0.0; BATCH * FEATURES],
-            d_values: vec![0.0; BATCH * ACTIONS],
-            d_features: vec![0.0; BATCH * FEATURES],
+            features: vec![0.0; batch * FEATURES],
+            d_values: vec![0.0; batch * ACTIONS],
+            d_features: vec![0.0; batch * FEATURES],
             cnn,
             head,
             theta,
@@ -104,12 +106,12 @@ impl Minibatch {
     }
 
     fn forward_flops(&self) -> usize {
-        BATCH * (self.cnn.forward_flops() + self.head.forward_flops())
+        self.batch * (self.cnn.forward_flops() + self.head.forward_flops())
     }
 
     /// 32 filters of 8 × 8 at 20 × 20 places.
     fn first_layer_flops(&self) -> usize {
-        2 * BATCH * (20 * 20) * 32 * (8 * 8 * SHAPE[0])
+        2 * self.batch * (20 * 20) * 32 * (8 * 8 * SHAPE[0])
     }
 
     fn pack(&mut self) {
@@ -123,7 +125,7 @@ impl Minibatch {
         self.features.copy_from_slice(features);
         let values = self.head.forward(&self.head_weights, features, &mut self.head_tape);
         for ((d, value), target) in self.d_values.iter_mut().zip(values).zip(&self.targets) {
-            *d = (target - value) / BATCH as f32;
+            *d = (target - value) / self.batch as f32;
         }
     }
 
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_minibatch_that_is_timed_learns() {
-        let mut minibatch = Minibatch::new(1).unwrap();
+        let mut minibatch = Minibatch::new(2, 1).unwrap();
         let error = |m: &mut Minibatch| -> f32 {
             m.forward();
             m.d_values.iter().map(|d| d.powi(2)).sum()
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn operations_are_those_of_the_layers() {
-        let minibatch = Minibatch::new(1).unwrap();
+        let minibatch = Minibatch::new(BATCH, 1).unwrap();
         // Multiply-adds of an image: 20² · 32 · 256 + 9² · 64 · 512 + 7² · 64 · 576
         // + 3136 · 512 + 512 · 6 = 3,276,800 + 2,654,208 + 1,806,336 + 1,605,632 + 3,072.
         assert_eq!(minibatch.forward_flops(), 32 * 2 * 9_346_048);

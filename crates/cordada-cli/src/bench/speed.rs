@@ -276,7 +276,13 @@ mod tests {
 
     #[test]
     fn the_warm_up_is_not_measured() {
-        let changes = ["train_freq=1", "num_envs=1", "steps_per_iteration=300"];
+        let changes = [
+            "train_freq=1",
+            "gradient_steps=1",
+            "num_envs=1",
+            "hidden=[8]",
+            "steps_per_iteration=300",
+        ];
         let changes: Vec<_> = changes.iter().map(|text| parse_assignment(text).unwrap()).collect();
         let mut config = config(&DQN, 1).unwrap().with(&changes).unwrap();
         config.run.total_steps = 1500;
