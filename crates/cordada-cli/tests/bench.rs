@@ -95,9 +95,9 @@ fn without_time_there_is_one_plot() {
 }
 
 #[test]
-fn a_missed_bar_is_told_by_the_exit_code() {
+fn bars_are_chosen_by_algorithm_and_environment() {
     let folder = tempfile::tempdir().unwrap();
-    // Twenty thousand steps of TD3 take too long here; a bar that is not there takes none.
+    // Training takes too long here; a bar that is not there takes none.
     let said = cordada(folder.path(), &["bench", "learn", "--algo", "sac", "--env", "Acrobot-v1"]);
     assert_eq!(said.code, Some(2));
     assert!(said.stderr.contains("no bar is chosen") && said.stderr.contains("td3 on Pendulum-v1"));

@@ -24,8 +24,8 @@ fn unknown_names_are_wrong_usage_and_get_the_nearest() {
     let folder = tempfile::tempdir().unwrap();
     let train = |args: &[&str]| refused(folder.path(), &[&["train"], args].concat(), 2);
     assert_eq!(
-        train(&["pppo", "CartPole-v1"]),
-        "error: unknown algorithm \"pppo\"\n\
+        train(&["ppoo", "CartPole-v1"]),
+        "error: unknown algorithm \"ppoo\"\n\
          help: did you mean \"ppo\"? `cordada list algos` shows all\n"
     );
     assert_eq!(

@@ -143,7 +143,9 @@ pub fn markdown() -> String {
             a.paper,
             from,
             a.accepts.trim_end_matches(" action spaces"),
-            a.observes.trim_end_matches(" observation spaces").trim_end_matches(" observation space"),
+            a.observes
+                .trim_end_matches(" observation spaces")
+                .trim_end_matches(" observation space"),
             yes(a.recurrent),
             yes(a.masks),
             &a.resume.words(),

@@ -260,7 +260,9 @@ impl Checks<'_> {
     ///
     /// [`Error::BadValue`] for the first one that is not.
     pub fn positive(&self, numbers: &[(&str, f64)]) -> Result<(), Error> {
-        numbers.iter().try_for_each(|(key, x)| self.number(key, *x, |x| x > 0.0, "a number above 0"))
+        numbers
+            .iter()
+            .try_for_each(|(key, x)| self.number(key, *x, |x| x > 0.0, "a number above 0"))
     }
 
     /// Finite numbers of at least 0.

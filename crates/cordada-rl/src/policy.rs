@@ -149,8 +149,7 @@ impl ActorCritic {
         let deterministic = gaussian && spec.log_std == LogStd::None;
         let width = distribution.num_params();
         let outputs = if shared_std || deterministic { width / 2 } else { width };
-        let torso =
-            Torso::new(spec.encoder, spec.inputs, &spec.trunk, activation, spec.layer_norm);
+        let torso = Torso::new(spec.encoder, spec.inputs, &spec.trunk, activation, spec.layer_norm);
         let mut offset = torso.num_params();
         let mut place = |len: usize| {
             offset += len;
@@ -256,7 +255,14 @@ impl ActorCritic {
         });
         let critic =
             self.critic.iter().flat_map(|(mlp, at)| named("critic", mlp.params(), at.start));
-        self.torso.params().into_iter().chain(memory).chain(actor).chain(log_std).chain(critic).collect()
+        self.torso
+            .params()
+            .into_iter()
+            .chain(memory)
+            .chain(actor)
+            .chain(log_std)
+            .chain(critic)
+            .collect()
     }
 
     /// Initial parameters: `init` with gain √2 for hidden layers, 1 for the memory, 0.01 for the
@@ -400,7 +406,8 @@ impl ActorCritic {
     ) -> (&'t [T], &'t [T]) {
         self.torso.forward(&weights.torso, x, &mut tape.torso, &mut tape.features);
         if let (Some((rnn, _)), Some(packed)) = (&self.memory, &weights.memory) {
-            let Sequences { starts, state } = sequences.expect("sequences for a policy with memory");
+            let Sequences { starts, state } =
+                sequences.expect("sequences for a policy with memory");
             let PolicyTape { memory, features, recalled, .. } = tape;
             let input = if self.torso.is_identity() { x } else { &features[..] };
             tape.starts.clear();
@@ -428,7 +435,8 @@ impl ActorCritic {
         (d_params, d_values): (Option<&[T]>, Option<&[T]>),
         grad: &mut [T],
     ) {
-        let PolicyTape { actor, critic, features, recalled, d_mean, d_input, d_features, .. } = tape;
+        let PolicyTape { actor, critic, features, recalled, d_mean, d_input, d_features, .. } =
+            tape;
         let separate = self.is_separate();
         let input = self.head_input(x, features, recalled);
         let mut arrived = 0;

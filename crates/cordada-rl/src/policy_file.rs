@@ -15,8 +15,8 @@ use crate::estimate::td_target::greedy_action;
 use crate::explore::epsilon_greedy;
 use crate::input::InputMap;
 use crate::policy::{
-    ActorCritic, ActorCriticSpec, Encoder, PolicyTape, PolicyWeights, QNetwork, QSpec,
-    QTape, QWeights, SupportSpec, distribution_for,
+    ActorCritic, ActorCriticSpec, Encoder, PolicyTape, PolicyWeights, QNetwork, QSpec, QTape,
+    QWeights, SupportSpec, distribution_for,
 };
 use crate::rollout::clipped;
 
@@ -429,7 +429,11 @@ impl PolicyRunner {
                         Some(streams) => pi.sample(params, mask, &mut streams[i], &mut self.drawn),
                         None => pi.mode(params, mask, &mut self.drawn),
                     }
-                    action.copy_from_slice(clipped(&self.action_space, &self.drawn, &mut self.clip));
+                    action.copy_from_slice(clipped(
+                        &self.action_space,
+                        &self.drawn,
+                        &mut self.clip,
+                    ));
                 }
             }
             Network::ActionValues { network, own, epsilon, values } => {

@@ -112,12 +112,7 @@ impl Track {
         let mut slot = Slot::new(env, Stream::new(seed, role::ENV, index));
         slot.reset(&mut obs);
         let sampler = Stream::new(seed, role::POLICY, index);
-        Self {
-            slot,
-            sampler,
-            obs,
-            memory: vec![0.0; state_len],
-        }
+        Self { slot, sampler, obs, memory: vec![0.0; state_len] }
     }
 }
 
@@ -356,13 +351,17 @@ impl Collector {
             pairs.iter_mut().map(|(track, trajectory)| (&mut **track, &mut **trajectory)).collect();
         let mut t = 0;
         while !running.is_empty() {
-            running.iter_mut().for_each(|(_, trajectory)| trajectory.resize(t + 1));
+            for (_, trajectory) in &mut running {
+                trajectory.resize(t + 1);
+            }
             for pairs in running.chunks_mut(BLOCK_ROWS) {
                 self.step(actor, pairs, t).map_err(&named)?;
             }
             t += 1;
             if t == max_steps {
-                running.iter_mut().for_each(|(track, trajectory)| self.cut(actor, track, trajectory));
+                for (track, trajectory) in &mut running {
+                    self.cut(actor, track, trajectory);
+                }
             }
             running.retain(|(_, trajectory)| !trajectory.outcomes[t - 1].ended());
         }
@@ -451,7 +450,9 @@ impl Collector {
     /// What all tracks remember, side by side.
     fn gather_memory(&mut self, pairs: &[Pair<'_>]) {
         self.memory.clear();
-        pairs.iter().for_each(|(track, _)| self.memory.extend_from_slice(&track.memory));
+        for (track, _) in pairs {
+            self.memory.extend_from_slice(&track.memory);
+        }
     }
 
     /// Values of all states of the segments, of the observations after them, and of the true last

@@ -174,8 +174,7 @@ impl NetworkConfig {
     ///
     /// [`Error::BadValue`] for the first setting that cannot be used.
     pub fn check(&self, check: Checks<'_>) -> Result<(), Error> {
-        let layers =
-            [("trunk", &self.trunk[..]), ("actor", &self.actor), ("critic", &self.critic)];
+        let layers = [("trunk", &self.trunk[..]), ("actor", &self.actor), ("critic", &self.critic)];
         check_layers(check, &layers)?;
         check_names(check, &self.activation, &self.init)?;
         check.counts(&[("memory_size", self.memory_size)])?;

@@ -160,8 +160,7 @@ fn threads_change_no_bit() {
         let spec = cordada_env::find(env).unwrap();
         let after = |threads| {
             let settings = settings_for(algo, table(QUICK));
-            let mut learner =
-                make_in(algo, &|| spec.build(), &settings, (4, threads)).unwrap();
+            let mut learner = make_in(algo, &|| spec.build(), &settings, (4, threads)).unwrap();
             let reports: Vec<_> = (0..3).map(|_| exact(&learner.iterate().unwrap())).collect();
             (reports, bits(&learner.policy().theta), state(&*learner))
         };

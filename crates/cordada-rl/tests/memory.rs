@@ -5,9 +5,7 @@
 mod common;
 
 use common::{make_in, settings_for, table};
-use cordada_env::{
-    Env, Outcome, Space, StateError, StateReader, StateWriter, Step, Stream, role,
-};
+use cordada_env::{Env, Outcome, Space, StateError, StateReader, StateWriter, Step, Stream, role};
 use cordada_nn::{Cell, Init};
 use cordada_rl::algo::ALGORITHMS;
 use cordada_rl::evaluate::{EvalOptions, evaluate};

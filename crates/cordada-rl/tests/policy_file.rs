@@ -203,7 +203,10 @@ fn what_is_no_policy_file_is_refused_with_the_reason() {
 fn metadata_that_does_not_fit_is_refused_with_the_reason() {
     let refuse = |change: fn(&mut Value)| refusal(&changed(change, keep));
     assert_eq!(refuse(|m| m["format"] = json!(3)), "policy format 3; this version reads 2");
-    assert_eq!(refuse(|m| m["policy"]["actor_critic"]["activation"] = json!("tan")), "unknown activation \"tan\"");
+    assert_eq!(
+        refuse(|m| m["policy"]["actor_critic"]["activation"] = json!("tan")),
+        "unknown activation \"tan\""
+    );
     assert_eq!(
         refuse(|m| m["policy"]["actor_critic"]["action_space"] = json!({"dict": []})),
         "no policy acts in Dict()"
@@ -229,7 +232,8 @@ fn sizes_that_no_file_holds_are_refused_before_memory_is_asked_for() {
         ("trunk", json!([1_u64 << 40, 1_u64 << 40])),
         ("actor", json!([40, 3000])),
     ] {
-        let message = refusal(&changed(|m| m["policy"]["actor_critic"][part] = sizes.clone(), keep));
+        let message =
+            refusal(&changed(|m| m["policy"]["actor_critic"][part] = sizes.clone(), keep));
         let refused = message.starts_with("a network of ") && message.ends_with(" in this file");
         assert!(refused, "{part}: {message}");
     }
@@ -240,10 +244,14 @@ fn sizes_that_no_file_holds_are_refused_before_memory_is_asked_for() {
         json!({"multi_binary": {"n": 0}}),
         json!({"multi_binary": {"n": 1_u64 << 40}}),
     ] {
-        let message = refusal(&changed(|m| m["policy"]["actor_critic"]["action_space"] = space.clone(), keep));
+        let message = refusal(&changed(
+            |m| m["policy"]["actor_critic"]["action_space"] = space.clone(),
+            keep,
+        ));
         assert!(message.starts_with("no policy acts in "), "{space}: {message}");
     }
-    let wide = refusal(&changed(|m| m["policy"]["actor_critic"]["inputs"] = json!(1_u64 << 60), keep));
+    let wide =
+        refusal(&changed(|m| m["policy"]["actor_critic"]["inputs"] = json!(1_u64 << 60), keep));
     assert!(wide.starts_with("1152921504606846976 network inputs for Dict("), "{wide}");
     let memory = json!({"cell": "lstm", "size": 1_u64 << 40});
     let message = refusal(&changed(|m| m["policy"]["actor_critic"]["memory"] = memory, keep));

@@ -60,7 +60,13 @@ fn specs() -> Vec<ActorCriticSpec> {
     }
     // A head right on the trunk, and an activation whose derivative needs its input.
     let (actor, critic, activation) = (Vec::new(), Some(Vec::new()), "gelu".into());
-    all.push(ActorCriticSpec { trunk: vec![6, 5], actor, critic, activation, ..spaces().remove(0) });
+    all.push(ActorCriticSpec {
+        trunk: vec![6, 5],
+        actor,
+        critic,
+        activation,
+        ..spaces().remove(0)
+    });
     all
 }
 
@@ -183,7 +189,13 @@ fn objective<T: Real>(
     let coef = entropy_coef * weight;
     pi.add_score_entropy_batch(params, masks, actions, &psi, coef, &mut d_params);
     let mut grad = vec![T::ZERO; theta.len()];
-    policy.network.backward(&weights, &batch.x, &mut tape, (Some(&d_params), Some(&d_values)), &mut grad);
+    policy.network.backward(
+        &weights,
+        &batch.x,
+        &mut tape,
+        (Some(&d_params), Some(&d_values)),
+        &mut grad,
+    );
     (weight * sum, grad)
 }
 
@@ -295,7 +307,13 @@ fn the_expected_score_of_a_discrete_policy_is_zero() {
                 pi.add_score(params, mask, action, psi, &mut d_params);
             }
             let mut grad = vec![0.0; policy.theta.len()];
-            policy.network.backward(&weights, x, &mut tape, (Some(&d_params), Some(&[0.0])), &mut grad);
+            policy.network.backward(
+                &weights,
+                x,
+                &mut tape,
+                (Some(&d_params), Some(&[0.0])),
+                &mut grad,
+            );
             grad.iter().fold(0.0, |max: f64, g| max.max(g.abs()))
         };
         let all: Vec<_> = actions.iter().map(|action| (1.0, action)).collect();

@@ -187,7 +187,12 @@ fn g_the_best_real_number_is_found() {
             };
             let settings = format!("{own}\n{settings}");
             let learner = train(algo, probe, &settings, 9600);
-            assert_near(&format!("{} {settings}", algo.name), &act(&*learner, 0.5, None), &[0.5], tolerance);
+            assert_near(
+                &format!("{} {settings}", algo.name),
+                &act(&*learner, 0.5, None),
+                &[0.5],
+                tolerance,
+            );
         }
     }
 }

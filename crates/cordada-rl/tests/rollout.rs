@@ -23,9 +23,16 @@ fn segment(play: Play, num_steps: usize) -> (Trajectory, cordada_rl::policy_file
     let network = ActorCritic::new(shape);
     let mut weights = network.weights();
     network.pack(&policy.theta, &mut weights);
-    let sizes =
-        TrackSizes { num_steps, inputs: 1, action_len: 1, num_params: 2, kept_obs: 1, ..TrackSizes::default() };
-    let (mut tracks, mut trajectories) = ([Track::new(make_env(), 3, 0, 0)], [Trajectory::new(sizes)]);
+    let sizes = TrackSizes {
+        num_steps,
+        inputs: 1,
+        action_len: 1,
+        num_params: 2,
+        kept_obs: 1,
+        ..TrackSizes::default()
+    };
+    let (mut tracks, mut trajectories) =
+        ([Track::new(make_env(), 3, 0, 0)], [Trajectory::new(sizes)]);
     let action_space = &shape.action_space;
     let actor = Actor { policy: &network, weights: &weights, input: &policy.input, action_space };
     let mut collector = Collector::default();

@@ -78,8 +78,9 @@ impl Minibatch {
                 // He et al. 2015: variance 2 / inputs.
                 let inputs: usize = param.shape[1..].iter().product();
                 let scale = (2.0 / inputs as f64).sqrt();
-                let theta = &mut theta[param.range.clone()];
-                theta.iter_mut().for_each(|x| *x = (scale * stream.normal()) as f32);
+                for x in &mut theta[param.range.clone()] {
+                    *x = (scale * stream.normal()) as f32;
+                }
             }
         }
         let x = (0..batch * cnn.inputs()).map(|_| stream.uniform() as f32).collect();

@@ -99,7 +99,9 @@ fn filled(obs_len: usize, action_len: usize, capacity: usize, seed: u64) -> (Rep
     let mut priorities = Priorities::new(sizes.num_frames(), 0.6, 1e-6);
     let (mut obs, action) = (vec![0.0; obs_len], vec![0.5; action_len]);
     for step in 0..capacity {
-        obs.iter_mut().for_each(|x| *x = stream.uniform() as f32);
+        for x in &mut obs {
+            *x = stream.uniform() as f32;
+        }
         if step % EPISODE == 0 {
             let first = replay.start(0, &obs, &[]);
             priorities.clear(first);

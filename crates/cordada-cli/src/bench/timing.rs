@@ -29,7 +29,8 @@ pub(super) fn time(mut work: impl FnMut()) -> (f64, f64) {
 #[derive(Serialize)]
 pub(super) struct Pass {
     bench: &'static str,
-    pass: &'static str,
+    #[serde(rename = "pass")]
+    what: &'static str,
     best_ms: f64,
     median_ms: f64,
     /// Of the products alone, at the best time.
@@ -50,7 +51,7 @@ impl Pass {
         let gflops = flops as f64 / best / 1e9;
         Self {
             bench,
-            pass,
+            what: pass,
             best_ms: best * 1e3,
             median_ms: median * 1e3,
             gflops,
@@ -61,7 +62,7 @@ impl Pass {
 
     fn row(&self) -> Vec<String> {
         vec![
-            self.pass.to_string(),
+            self.what.to_string(),
             format!("{:.3}", self.best_ms),
             format!("{:.3}", self.median_ms),
             format!("{:.1}", self.gflops),
@@ -73,7 +74,9 @@ impl Pass {
 /// Prints passes.
 pub(super) fn print(passes: &[Pass], output: Output) {
     if output.json {
-        passes.iter().for_each(|pass| output.object(pass));
+        for pass in passes {
+            output.object(pass);
+        }
         return;
     }
     let rows: Vec<_> = passes.iter().map(Pass::row).collect();

@@ -270,11 +270,10 @@ mod tests {
             let outcome = lake.table().outcomes(state, action)[0];
             (outcome.reward, outcome.terminated)
         };
-        assert_eq!([shown(0, 2), shown(0, 1), shown(1, 1)], [
-            (-0.5, false),
-            (10.0, true),
-            (-5.0, true)
-        ]);
+        assert_eq!(
+            [shown(0, 2), shown(0, 1), shown(1, 1)],
+            [(-0.5, false), (10.0, true), (-5.0, true)]
+        );
         assert_eq!(shown(2, 0), (0.0, true), "after the end");
     }
 

@@ -114,8 +114,7 @@ impl TaxiState {
             3 => street[2 * self.column] == b':',
             _ => true,
         };
-        let (row, column) =
-            neighbor((self.row, self.column), DIRECTIONS[direction], (SIZE, SIZE));
+        let (row, column) = neighbor((self.row, self.column), DIRECTIONS[direction], (SIZE, SIZE));
         let moved = (row, column) != (self.row, self.column);
         (open && moved).then_some(Self { row, column, ..self })
     }

@@ -19,7 +19,7 @@
 //! | formula | here |
 //! |---|---|
 //! | Â, R | [`gae`](crate::estimate::gae) |
-//! | Â log π | [`policy_gradient`](crate::objective::policy_gradient) |
+//! | Â log π | [`policy_gradient`] |
 //!
 //! # Differences from the paper
 //!
@@ -60,7 +60,7 @@ pub const A2C: AlgoSpec = AlgoSpec {
     resume: Resume::Exact,
     fields: A2cConfig::FIELDS,
     complete: |table| Ok(A2cConfig::default().with_table("a2c", table)?.to_table()),
-    make: |setup| Ok(Box::new(A2c::new(&A2C, A2cConfig::default(), setup)?)),
+    make: |setup| Ok(Box::new(A2c::new(&A2C, &A2cConfig::default(), setup)?)),
 };
 
 /// One-step actor-critic in the list of algorithms.
@@ -69,7 +69,7 @@ pub const ACTOR_CRITIC: AlgoSpec = AlgoSpec {
     title: "One-step actor-critic",
     paper: "Barto, Sutton and Anderson 1983, doi:10.1109/TSMC.1983.6313077",
     complete: |table| Ok(A2cConfig::one_step().with_table("actor_critic", table)?.to_table()),
-    make: |setup| Ok(Box::new(A2c::new(&ACTOR_CRITIC, A2cConfig::one_step(), setup)?)),
+    make: |setup| Ok(Box::new(A2c::new(&ACTOR_CRITIC, &A2cConfig::one_step(), setup)?)),
     ..A2C
 };
 
@@ -153,7 +153,7 @@ impl A2c {
     ///
     /// [`Error::BadValue`] or [`Error::UnknownKey`] for the settings, [`Error::Space`] if it
     /// cannot act in the environment.
-    pub fn new(algo: &AlgoSpec, defaults: A2cConfig, setup: &Setup<'_>) -> Result<Self, Error> {
+    pub fn new(algo: &AlgoSpec, defaults: &A2cConfig, setup: &Setup<'_>) -> Result<Self, Error> {
         let config = defaults.with_table(algo.name, setup.settings)?;
         let shape = Shape {
             network: &config.network,

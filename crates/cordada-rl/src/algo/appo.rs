@@ -20,7 +20,7 @@
 //!
 //! | formula | here |
 //! |---|---|
-//! | v, Â | [`vtrace`](crate::estimate::vtrace) |
+//! | v, Â | [`vtrace`] |
 //! | L^CLIP | [`clipped_surrogate`](crate::objective::clipped_surrogate), as in PPO |
 //!
 //! # Differences from the papers
@@ -129,8 +129,12 @@ impl Appo {
         let (network, weights) = (common.network.clone(), common.weights.clone());
         let (input, action_space) = (common.input.clone(), common.action_space.clone());
         let (pool, when) = (common.pool.clone(), (common.iterations, Extent::Segment));
-        let actor =
-            Actor { policy: &network, weights: &weights, input: &input, action_space: &action_space };
+        let actor = Actor {
+            policy: &network,
+            weights: &weights,
+            input: &input,
+            action_space: &action_space,
+        };
         let mut collect = || {
             let worlds = (&mut collectors[..], &mut tracks[..], &mut ahead[..]);
             collect_all(pool.as_deref(), actor, worlds, when)

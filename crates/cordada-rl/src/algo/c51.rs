@@ -20,8 +20,8 @@
 //!
 //! | formula | here |
 //! |---|---|
-//! | Σ z p, m | [`Support`](crate::estimate::Support) |
-//! | −Σ m log p | [`categorical_cross_entropy`](crate::objective::categorical_cross_entropy) |
+//! | Σ z p, m | [`Support`] |
+//! | −Σ m log p | [`categorical_cross_entropy`] |
 //! | w, priorities | [`Priorities`](crate::replay::Priorities) of the cross-entropy, as in Rainbow |
 //!
 //! # Differences from the paper

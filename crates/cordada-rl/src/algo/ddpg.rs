@@ -24,10 +24,10 @@
 //!
 //! | formula | here |
 //! |---|---|
-//! | a' | [`smoothed_action`](crate::estimate::td_target::smoothed_action) |
+//! | a' | [`smoothed_action`] |
 //! | min Q⁻, y | [`td_target`](crate::estimate::td_target) |
 //! | noise | [`explore`](crate::explore) |
-//! | ← (1 − τ) … + τ … | [`blend`](crate::target::blend) |
+//! | ← (1 − τ) … + τ … | [`blend`] |
 //!
 //! # Differences from the papers
 //!

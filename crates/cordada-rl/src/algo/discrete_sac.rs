@@ -19,7 +19,7 @@
 //!
 //! | formula | here |
 //! |---|---|
-//! | Σ π (min Q − α log π) | [`expected_soft_value`](crate::estimate::td_target::expected_soft_value) |
+//! | Σ π (min Q − α log π) | [`expected_soft_value`] |
 //! | its gradient in the logits | [`fisher_product`](crate::distribution::Distribution::fisher_product) of min Q, α ∇H |
 //! | −log α (…) | [`temperature_loss`](crate::objective::temperature_loss) |
 //!

@@ -196,9 +196,8 @@ impl Dqn {
             }));
         } else {
             let rows = q.next_outputs(sampled).chunks_exact(n).enumerate();
-            targets.extend(
-                rows.map(|(i, values)| target(i, max_value(values, sampled.next_mask(i)))),
-            );
+            targets
+                .extend(rows.map(|(i, values)| target(i, max_value(values, sampled.next_mask(i)))));
         }
     }
 }

@@ -24,7 +24,7 @@ pub use critic::{Critic, CriticSpec};
 pub use critics::{ActorCriticsConfig, Critics, Told, adam, first_flops};
 pub use q_learner::{QLearner, QNetworkConfig};
 pub use soft_actor::{Drawn, NoiseConfig, SoftActor, Temperature, TemperatureConfig};
-pub use world::{ActionScale, Acting, Seen, Worlds};
+pub use world::{Acting, ActionScale, Seen, Worlds};
 
 crate::config! {
     /// Replay, and the rhythm of acting and updating.

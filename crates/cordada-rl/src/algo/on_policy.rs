@@ -228,9 +228,10 @@ impl OnPolicy {
             rewards.clear();
             outcomes.clear();
             // Of episodes, the shorter ones have ended; there the sums start anew each time.
-            let running = self.trajectories.iter().map(|from| {
-                from.raw_rewards.get(t).copied().zip(from.outcomes.get(t).copied())
-            });
+            let running = self
+                .trajectories
+                .iter()
+                .map(|from| from.raw_rewards.get(t).copied().zip(from.outcomes.get(t).copied()));
             for step in running {
                 let (reward, outcome) = step.unwrap_or((0.0, cordada_env::Outcome::Terminated));
                 rewards.push(reward);
@@ -425,7 +426,8 @@ impl OnPolicy {
             let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
             // Where all returns are alike there is nothing to explain.
             let explained = explained_variance(&values, &returns);
-            metrics.extend(explained.is_finite().then_some(("train/explained_variance", explained)));
+            metrics
+                .extend(explained.is_finite().then_some(("train/explained_variance", explained)));
             metrics.push(("train/value_mean", mean));
         }
         if let Some(range) = self.network.log_std_range() {
@@ -508,9 +510,8 @@ pub fn check_saved(
     policy: &Policy,
     r: &mut StateReader<'_>,
 ) -> Result<(), StateError> {
-    let mismatch = |what, expected: String, found: String| {
-        Err(StateError::Mismatch { what, expected, found })
-    };
+    let mismatch =
+        |what, expected: String, found: String| Err(StateError::Mismatch { what, expected, found });
     let found = r.str()?;
     if found != algo {
         return mismatch("algorithm", algo.into(), found.into());

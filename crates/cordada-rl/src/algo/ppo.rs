@@ -20,8 +20,8 @@
 //!
 //! | equation | here |
 //! |---|---|
-//! | (7) L^CLIP | [`clipped_surrogate`](crate::objective::clipped_surrogate) |
-//! | (8) L^KLPEN | [`surrogate`](crate::objective::surrogate), less β KL in `on_policy`'s `Shard` |
+//! | (7) L^CLIP | [`clipped_surrogate`] |
+//! | (8) L^KLPEN | [`surrogate`], less β KL in `on_policy`'s `Shard` |
 //! | (9) L^CLIP+VF+S | [`OnPolicy::gradient`], sample by sample |
 //! | (11), (12) Â | [`gae`](crate::estimate::gae) |
 //!

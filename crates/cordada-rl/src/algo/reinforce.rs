@@ -17,7 +17,7 @@
 //!
 //! | formula | here |
 //! |---|---|
-//! | G_t | [`reward_to_go`](crate::estimate::reward_to_go) |
+//! | G_t | [`reward_to_go`] |
 //! | ψ log π | [`policy_gradient`](crate::objective::policy_gradient) |
 //!
 //! # Differences from the paper
@@ -128,8 +128,7 @@ impl Config for ReinforceConfig {
         self.step.check(check)?;
         self.network.check(check)?;
         self.scaling.check(check)?;
-        let counts =
-            [("num_envs", self.num_envs), ("max_episode_steps", self.max_episode_steps)];
+        let counts = [("num_envs", self.num_envs), ("max_episode_steps", self.max_episode_steps)];
         check.counts(&counts)?;
         check.unit(&[("gamma", self.gamma)])?;
         check.weights(&[("value_coef", self.value_coef), ("entropy_coef", self.entropy_coef)])

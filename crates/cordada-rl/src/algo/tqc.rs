@@ -22,8 +22,8 @@
 //!
 //! | formula | here |
 //! |---|---|
-//! | the atoms that are kept | [`truncated_atoms`](crate::estimate::td_target::truncated_atoms) |
-//! | quantile regression | [`quantile_huber`](crate::objective::quantile_huber) |
+//! | the atoms that are kept | [`truncated_atoms`] |
+//! | quantile regression | [`quantile_huber`] |
 //! | everything else | as in [`sac`](super::sac) |
 //!
 //! # Differences from the paper

@@ -46,10 +46,7 @@ fn a_fresh_policy_has_orthogonal_layers_of_the_right_gains() {
             for (j, b) in values.chunks_exact(columns).enumerate() {
                 let dot: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
                 let expected = if i == j { gain * gain } else { 0.0 };
-                assert!(
-                    (dot - expected).abs() < 1e-6,
-                    "{name} {rows}×{columns}: {i} {j} {dot}"
-                );
+                assert!((dot - expected).abs() < 1e-6, "{name} {rows}×{columns}: {i} {j} {dot}");
             }
         }
     }

@@ -137,7 +137,9 @@ fn all(
 fn tell(family: &Family<'_>, out: &Path, output: Output) -> Result<(), Failure> {
     let rows = table::rows(family)?;
     if output.json {
-        rows.iter().for_each(|row| output.object(row));
+        for row in &rows {
+            output.object(row);
+        }
         return Ok(());
     }
     output.line(table::markdown(&rows)?.trim_end());

@@ -78,8 +78,7 @@ fn naturals_pay_by_the_rules_chosen() {
     // Both have one.
     assert_eq!(payoff(false, true, &[1, 10, 10, 1]), 0.0);
     // 21 with three cards is no natural: 7 + 7 + 7 against 20.
-    let mut game =
-        Game::new(BlackjackOptions { natural: true, sab: false }, &[10, 10, 7, 7, 7]);
+    let mut game = Game::new(BlackjackOptions { natural: true, sab: false }, &[10, 10, 7, 7, 7]);
     game.act(1.0);
     assert_eq!(game.act(0.0).0, 1.0);
 }

@@ -55,8 +55,7 @@ fn a_fare_by_hand() {
 
 #[test]
 fn rain_drifts_unless_the_way_is_blocked() {
-    let options =
-        TaxiOptions { is_rainy: true, rainy_probability: 0.5, ..TaxiOptions::default() };
+    let options = TaxiOptions { is_rainy: true, rainy_probability: 0.5, ..TaxiOptions::default() };
     let taxi = Taxi::with_options(&options).unwrap();
     let next = |state: TaxiState, action| -> Vec<(f64, usize, usize)> {
         let list = taxi.table().outcomes(state.encode(), action).iter();

@@ -199,7 +199,8 @@ impl Worlds {
             // As f32: there, a large f64 is infinite.
             let reward = step.reward as f32;
             let last = if ended { &self.final_obs[..] } else { &[] };
-            let numbers = [("reward", &[reward][..]), ("observation", &*obs), ("observation", last)];
+            let numbers =
+                [("reward", &[reward][..]), ("observation", &*obs), ("observation", last)];
             for (what, numbers) in numbers {
                 if let Some(&x) = numbers.iter().find(|x| !x.is_finite()) {
                     let (what, value) = (what.to_string(), f64::from(x));

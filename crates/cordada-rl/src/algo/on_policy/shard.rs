@@ -78,9 +78,8 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// A batch of all samples of `work`.
     pub fn new(trajectories: &'a [Trajectory], work: Work<'_>, normalize: bool) -> Self {
-        let advantage = |env: u32, t: usize| {
-            f64::from(trajectories[env as usize].targets[t].advantage)
-        };
+        let advantage =
+            |env: u32, t: usize| f64::from(trajectories[env as usize].targets[t].advantage);
         let (count, advantages) = match work {
             Work::Steps(samples) => {
                 let all = samples.iter().map(|sample| advantage(sample.env, sample.step as usize));
@@ -241,8 +240,7 @@ impl Samples {
     fn gather_memory(&mut self, batch: &Batch<'_>, envs: &[u32], order: &[Sample]) {
         self.starts.clear();
         self.state.clear();
-        let starts =
-            |s: &Sample| batch.trajectories[s.env as usize].starts(s.step as usize);
+        let starts = |s: &Sample| batch.trajectories[s.env as usize].starts(s.step as usize);
         self.starts.extend(order.iter().map(starts));
         for &env in envs {
             self.state.extend_from_slice(&batch.trajectories[env as usize].memory);

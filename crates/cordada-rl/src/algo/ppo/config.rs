@@ -121,12 +121,12 @@ impl Config for PpoConfig {
         self.step.check(check)?;
         self.network.check(check)?;
         self.scaling.check(check)?;
-        let counts =
-            [("num_epochs", self.num_epochs), ("num_minibatches", self.num_minibatches)];
+        let counts = [("num_epochs", self.num_epochs), ("num_minibatches", self.num_minibatches)];
         check.counts(&counts)?;
         self.check_minibatches(check)?;
         check.schedules(&[("clip_eps", &self.clip_eps)])?;
-        check.positive(&[("value_clip_eps", self.value_clip_eps), ("kl_target", self.kl_target)])?;
+        check
+            .positive(&[("value_clip_eps", self.value_clip_eps), ("kl_target", self.kl_target)])?;
         check.weights(&[
             ("value_coef", self.value_coef),
             ("entropy_coef", self.entropy_coef),
