@@ -125,7 +125,7 @@ mod tests {
         let len = replay.len();
         assert!((9_950..=10_100).contains(&len), "{len} transitions");
         let mut stream = Stream::new(1, role::REPLAY, 0);
-        let (mut indices, mut weights) = (vec![0; 64], vec![0.0_f32; 64]);
+        let (mut indices, mut weights) = (vec![0; 2048], vec![0.0_f32; 2048]);
         priorities.sample(&mut stream, &mut indices, &mut weights, 0.4);
         assert!(indices.iter().all(|&index| replay.is_transition(index)));
         // All are new, so all are as likely.
