@@ -50,15 +50,15 @@ fn algos(markdown: bool, output: Output) {
     }
     let mark = |is: bool| if is { "yes" } else { "-" }.to_string();
     let rows = ALGORITHMS.iter().map(|a| {
-        let mut what = format!("{}. {}. Acts in {}", a.title, a.paper, a.accepts);
-        if a.observes != ANY_OBS {
-            what += &format!(", sees {}", a.observes);
-        }
-        if let Resume::ExactIf(setting) = a.resume {
-            what += &format!(". Resumes exactly with {setting}");
-        }
+        let sees =
+            if a.observes == ANY_OBS { String::new() } else { format!(", sees {}", a.observes) };
+        let resume = match a.resume {
+            Resume::Exact => String::new(),
+            Resume::ExactIf(setting) => format!(" Resumes exactly with {setting}."),
+        };
+        let what = format!("{}. {}. Acts in {}{sees}.{resume}", a.title, a.paper, a.accepts);
         let policy = if a.on_policy { "on" } else { "off" };
-        vec![a.name.to_string(), policy.into(), mark(a.recurrent), mark(a.masks), what + "."]
+        vec![a.name.to_string(), policy.into(), mark(a.recurrent), mark(a.masks), what]
     });
     output.table(&["name", "policy", "memory", "masks", "what"], &rows.collect::<Vec<_>>());
     output.note(

@@ -91,7 +91,7 @@ fn state_of_another_learner_is_refused() {
     assert_eq!(
         refusal("", &bytes[..bytes.len() - 1]),
         format!(
-            "saved state ends at byte {} where a list of f32 belongs: it was cut off",
+            "saved state ends at byte {} where a list of u64 belongs: it was cut off",
             bytes.len() - 1
         )
     );
