@@ -72,7 +72,7 @@ const BARS: &[Bar] = &[
     bar("ppo", "Pendulum-v1", 100_000, Rule::Mean(-200.0)),
     bar("ppo", "MountainCar-v0", 1_000_000, Rule::Mean(-115.0)),
     bar("ppo", "MountainCarContinuous-v0", 50_000, Rule::Mean(90.0)),
-    bar("ppo", "CartPoleNoVel-v1", 100_000, Rule::Mean(475.0)),
+    bar("ppo", "CartPoleNoVel-v1", 200_000, Rule::Mean(475.0)),
     bar("reinforce", "CartPole-v1", 200_000, Rule::Mean(450.0)),
     bar("a2c", "CartPole-v1", 500_000, Rule::Mean(490.0)),
     bar("a3c", "CartPole-v1", 500_000, Rule::Mean(475.0)),
