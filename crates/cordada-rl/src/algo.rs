@@ -232,15 +232,16 @@ pub struct Report {
     pub metrics: Vec<(&'static str, f64)>,
 }
 
-/// The entry of the algorithm called `name`, in any case of letters.
+/// The entry of the algorithm called `name`, in any case of letters, with hyphens or underscores.
 ///
 /// # Errors
 ///
 /// [`Error::UnknownAlgo`], with the nearest name there is.
 pub fn find(name: &str) -> Result<&'static AlgoSpec, Error> {
-    let found = ALGORITHMS.iter().find(|spec| spec.name.eq_ignore_ascii_case(name));
+    let plain = name.to_lowercase().replace('-', "_");
+    let found = ALGORITHMS.iter().find(|spec| spec.name == plain);
     found.copied().ok_or_else(|| Error::UnknownAlgo {
         name: name.to_string(),
-        nearest: nearest(&name.to_lowercase(), ALGORITHMS.iter().map(|spec| spec.name)),
+        nearest: nearest(&plain, ALGORITHMS.iter().map(|spec| spec.name)),
     })
 }

@@ -40,6 +40,15 @@ fn entries_are_complete() {
 }
 
 #[test]
+fn names_are_found_as_people_write_them() {
+    for name in ["double_dqn", "Double-DQN", "DOUBLE_DQN"] {
+        assert_eq!(cordada_rl::algo::find(name).unwrap().name, "double_dqn");
+    }
+    let error = cordada_rl::algo::find("dubble-dqn").unwrap_err().to_string();
+    assert!(error.contains("did you mean \"double_dqn\"?"), "{error}");
+}
+
+#[test]
 fn settings_are_documented_and_their_names_unique() {
     let lists = ALGORITHMS.iter().map(|algo| (algo.name, algo.fields));
     for (section, fields) in lists.chain([("run", RunSettings::FIELDS)]) {
