@@ -62,8 +62,8 @@ fn algos(markdown: bool, output: Output) {
     });
     output.table(&["name", "policy", "memory", "masks", "what"], &rows.collect::<Vec<_>>());
     output.note(
-        "policy: whether it learns only from what its current policy did, or from replay; all \
-         resume exactly unless said otherwise",
+        "policy: whether it learns only from what its current policy did (on) or from other steps too \
+         (off); all resume exactly unless said otherwise",
     );
 }
 

@@ -301,6 +301,8 @@ impl Sink for SeedSink {
                 shown.terminal.record(&Event::Metrics { step, iteration, values })
             }
             Event::Warning { .. } => shown.terminal.record(event),
+            // The runs differ in their seeds alone, so the first one's notes are those of all.
+            Event::Note { .. } if self.run == 0 => shown.terminal.record(event),
             _ => Ok(()),
         }
     }

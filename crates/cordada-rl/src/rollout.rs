@@ -403,7 +403,9 @@ impl Collector {
         for ((track, _), x) in pairs.iter().zip(self.x.chunks_exact_mut(e)) {
             actor.input.apply(&track.obs, x);
         }
-        self.gather_memory(pairs);
+        if s > 0 {
+            self.gather_memory(pairs);
+        }
         let params = if s == 0 {
             actor.policy.act(actor.weights, &self.x, &mut [], &mut self.tape)
         } else {

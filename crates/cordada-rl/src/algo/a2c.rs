@@ -36,13 +36,13 @@ use cordada_env::{StateError, StateReader, StateWriter};
 use cordada_nn::{Optimizer, Schedule};
 
 use super::on_policy::{
-    self, Loss, Means, OnPolicy, Order, PolicyObjective, Shape, load_optimizer, save_optimizer,
+    self, Loss, Means, OnPolicy, OnPolicyMethod, Order, PolicyObjective, Shape, load_optimizer,
+    save_optimizer,
 };
-use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Report, Resume, Setup};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::objective::{Surrogate, ValueClip, policy_gradient};
-use crate::policy_file::Policy;
 use crate::settings::{NetworkConfig, ScalingConfig, SegmentConfig, StepConfig, UpdateRule};
 
 /// A2C in the list of algorithms.
@@ -189,8 +189,16 @@ impl A2c {
     }
 }
 
-impl Algorithm for A2c {
-    fn iterate(&mut self) -> Result<Report, Error> {
+impl OnPolicyMethod for A2c {
+    fn common(&self) -> &OnPolicy {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut OnPolicy {
+        &mut self.common
+    }
+
+    fn iteration(&mut self) -> Result<Report, Error> {
         let Self { config, common, optimizer, order } = self;
         let learning_rate = config.step.learning_rate.at(common.progress());
         let loss = Loss {
@@ -211,33 +219,11 @@ impl Algorithm for A2c {
         Ok(report)
     }
 
-    fn steps(&self) -> u64 {
-        self.common.steps
-    }
-
-    fn iterations(&self) -> u64 {
-        self.common.iterations
-    }
-
-    fn flops(&self) -> u64 {
-        self.common.flops
-    }
-
-    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
-        self.common.values(obs)
-    }
-
-    fn policy(&self) -> Policy {
-        self.common.policy()
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.common.save(w);
+    fn save_own(&self, w: &mut StateWriter) {
         save_optimizer(&self.optimizer, w);
     }
 
-    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.common.load(policy, r)?;
+    fn load_own(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         load_optimizer(&mut self.optimizer, r)
     }
 }

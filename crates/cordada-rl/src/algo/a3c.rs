@@ -56,14 +56,15 @@ use cordada_nn::{Optimizer, OptimizerConfig, Schedule, clip_global_norm};
 use serde::{Deserialize, Serialize};
 
 use super::a2c::Weighted;
-use super::on_policy::{self, Batch, Loss, OnPolicy, Order, Shape, Shard, Stats, each};
-use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::on_policy::{
+    self, Batch, Loss, OnPolicy, OnPolicyMethod, Order, Shape, Shard, Stats, each,
+};
+use super::{ANY_OBS, AlgoSpec, Report, Resume, Setup};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::input::InputMap;
 use crate::objective::ValueClip;
 use crate::policy::{ActorCritic, PolicyWeights};
-use crate::policy_file::Policy;
 use crate::rollout::{Actor, Collector, Track, Trajectory};
 use crate::settings::{NetworkConfig, ScalingConfig, SegmentConfig, StepConfig, UpdateRule};
 
@@ -468,8 +469,16 @@ impl A3c {
     }
 }
 
-impl Algorithm for A3c {
-    fn iterate(&mut self) -> Result<Report, Error> {
+impl OnPolicyMethod for A3c {
+    fn common(&self) -> &OnPolicy {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut OnPolicy {
+        &mut self.common
+    }
+
+    fn iteration(&mut self) -> Result<Report, Error> {
         let learning_rate = self.config.step.learning_rate.at(self.common.progress());
         let tally = self.learn()?;
         let common = &mut self.common;
@@ -485,34 +494,12 @@ impl Algorithm for A3c {
         Ok(self.report(&tally, learning_rate))
     }
 
-    fn steps(&self) -> u64 {
-        self.common.steps
-    }
-
-    fn iterations(&self) -> u64 {
-        self.common.iterations
-    }
-
-    fn flops(&self) -> u64 {
-        self.common.flops
-    }
-
-    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
-        self.common.values(obs)
-    }
-
-    fn policy(&self) -> Policy {
-        self.common.policy()
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.common.save(w);
+    fn save_own(&self, w: &mut StateWriter) {
         w.u64(self.shared.updates.load(Ordering::Relaxed));
         self.shared.statistics.iter().for_each(|numbers| w.f32s(&numbers.to_vec()));
     }
 
-    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.common.load(policy, r)?;
+    fn load_own(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         let Self { common, shared, .. } = self;
         shared.theta.store(0, &common.theta);
         *shared.steps.get_mut() = common.steps;

@@ -37,13 +37,12 @@
 
 use cordada_env::{Persist, StateError, StateReader, StateWriter};
 
-use super::on_policy::{self, Extent, OnPolicy, collect_all};
+use super::on_policy::{self, Extent, OnPolicy, OnPolicyMethod, collect_all};
 use super::ppo::{Epochs, PpoConfig};
-use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Report, Resume, Setup};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::estimate::{VtraceConfig, vtrace};
-use crate::policy_file::Policy;
 use crate::rollout::{Actor, Collector, Trajectory};
 
 /// APPO in the list of algorithms.
@@ -182,8 +181,16 @@ fn credit(
     }
 }
 
-impl Algorithm for Appo {
-    fn iterate(&mut self) -> Result<Report, Error> {
+impl OnPolicyMethod for Appo {
+    fn common(&self) -> &OnPolicy {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut OnPolicy {
+        &mut self.common
+    }
+
+    fn iteration(&mut self) -> Result<Report, Error> {
         self.epochs.begin();
         self.collect_and_learn()?;
         std::mem::swap(&mut self.common.trajectories, &mut self.ahead);
@@ -200,34 +207,12 @@ impl Algorithm for Appo {
         Ok(report)
     }
 
-    fn steps(&self) -> u64 {
-        self.common.steps
-    }
-
-    fn iterations(&self) -> u64 {
-        self.common.iterations
-    }
-
-    fn flops(&self) -> u64 {
-        self.common.flops
-    }
-
-    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
-        self.common.values(obs)
-    }
-
-    fn policy(&self) -> Policy {
-        self.common.policy()
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.common.save(w);
+    fn save_own(&self, w: &mut StateWriter) {
         self.epochs.save(w);
         self.common.trajectories.iter().for_each(|trajectory| trajectory.save(w));
     }
 
-    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.common.load(policy, r)?;
+    fn load_own(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         self.epochs.load(r)?;
         self.common.trajectories.iter_mut().try_for_each(|trajectory| trajectory.load(r))
     }

@@ -36,14 +36,13 @@
 //! The paper's 51 atoms from −10 to 10, which the returns of the task must lie in; the rest is
 //! [`dqn`](super::dqn)'s, but for the learning rate 2.5e-4 of the paper's section 5.
 
-use cordada_env::{Space, StateError, StateReader, StateWriter};
+use cordada_env::Space;
 use cordada_nn::Schedule;
 use cordada_nn::kernel::Isa;
 use cordada_nn::softmax::softmax;
 
 use super::off_policy::{
-    Acting, Learner, OffPolicy, Prioritized, QLearner, QNetworkConfig, ReplayConfig, RunningMeans,
-    Sampled,
+    OffPolicy, Prioritized, QLearner, QMethod, QNetworkConfig, ReplayConfig, Sampled,
 };
 use super::{ANY_OBS, AlgoSpec, Resume};
 use crate::config::{Checks, Config, Field};
@@ -52,7 +51,6 @@ use crate::estimate::Support;
 use crate::estimate::td_target::greedy_action;
 use crate::objective::categorical_cross_entropy;
 use crate::policy::{QNetwork, SupportSpec};
-use crate::policy_file::PolicySpec;
 use crate::settings::StepConfig;
 
 /// C51 in the list of algorithms.
@@ -161,7 +159,6 @@ pub struct C51 {
     targets: Vec<f32>,
     losses: Vec<f32>,
     d_outputs: Vec<f32>,
-    means: RunningMeans<3>,
 }
 
 fn make(setup: &super::Setup<'_>) -> Result<OffPolicy<C51>, Error> {
@@ -181,7 +178,6 @@ fn make(setup: &super::Setup<'_>) -> Result<OffPolicy<C51>, Error> {
             targets: Vec::new(),
             losses: Vec::new(),
             d_outputs: Vec::new(),
-            means: RunningMeans::new(["train/value_loss", "train/value_mean", "train/grad_norm"]),
         })
     })
 }
@@ -210,13 +206,17 @@ impl C51 {
     }
 }
 
-impl Learner for C51 {
-    fn act(&mut self, acting: &mut Acting<'_>) {
-        self.q.act(acting);
+impl QMethod for C51 {
+    fn q(&self) -> &QLearner {
+        &self.q
     }
 
-    fn update(&mut self, sampled: &mut Sampled<'_>) -> Result<(), (&'static str, f64)> {
-        self.q.renew_target(sampled.steps); // line 7
+    fn q_mut(&mut self) -> &mut QLearner {
+        &mut self.q
+    }
+
+    /// All but line 7: the target's renewal is the same for all learners of action values.
+    fn learn(&mut self, sampled: &Sampled<'_>) -> Result<(), (&'static str, f64)> {
         self.targets(sampled); // lines 4 and 5
         let Self { q, targets, losses, d_outputs, support, .. } = self;
         let (n, atoms) = (q.network.num_actions(), support.len());
@@ -239,40 +239,11 @@ impl Learner for C51 {
             return Err(("value loss", loss_sum));
         }
         let norm = q.descend(sampled, d_outputs); // line 6
-        self.means.add([loss_sum, value_sum, norm]);
+        q.tell([loss_sum, value_sum, norm]);
         Ok(())
     }
 
-    fn td_errors(&self) -> &[f32] {
+    fn errors(&self) -> &[f32] {
         &self.losses
-    }
-
-    fn metrics(&mut self, progress: f64, metrics: &mut Vec<(&'static str, f64)>) {
-        self.means.take(metrics);
-        self.q.metrics(progress, metrics);
-    }
-
-    fn flops(&self) -> u64 {
-        self.q.flops
-    }
-
-    fn values(&mut self, x: &[f32]) -> Vec<f32> {
-        self.q.best_values(x)
-    }
-
-    fn spec(&self) -> PolicySpec {
-        PolicySpec::ActionValues(self.q.spec().clone())
-    }
-
-    fn theta(&self) -> &[f32] {
-        &self.q.theta
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.q.save(w);
-    }
-
-    fn load(&mut self, theta: &[f32], r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.q.load(theta, r)
     }
 }

@@ -35,19 +35,17 @@
 //!
 //! Those of stable-baselines3's `DQN`, but for a smaller replay memory and a shorter warm-up.
 
-use cordada_env::{Space, StateError, StateReader, StateWriter};
+use cordada_env::Space;
 use cordada_nn::Schedule;
 
 use super::off_policy::{
-    Acting, Learner, OffPolicy, Prioritized, QLearner, QNetworkConfig, ReplayConfig, RunningMeans,
-    Sampled,
+    OffPolicy, Prioritized, QLearner, QMethod, QNetworkConfig, ReplayConfig, Sampled,
 };
 use super::{ANY_OBS, AlgoSpec, Resume};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::estimate::td_target::{double_q_value, max_value, td_target};
 use crate::objective::TdLoss;
-use crate::policy_file::PolicySpec;
 use crate::settings::StepConfig;
 
 /// DQN in the list of algorithms.
@@ -155,7 +153,6 @@ pub struct Dqn {
     td_errors: Vec<f32>,
     targets: Vec<f32>,
     d_outputs: Vec<f32>,
-    means: RunningMeans<3>,
 }
 
 fn make(
@@ -175,7 +172,6 @@ fn make(
             td_errors: Vec::new(),
             targets: Vec::new(),
             d_outputs: Vec::new(),
-            means: RunningMeans::new(["train/value_loss", "train/value_mean", "train/grad_norm"]),
         })
     })
 }
@@ -202,13 +198,17 @@ impl Dqn {
     }
 }
 
-impl Learner for Dqn {
-    fn act(&mut self, acting: &mut Acting<'_>) {
-        self.q.act(acting);
+impl QMethod for Dqn {
+    fn q(&self) -> &QLearner {
+        &self.q
     }
 
-    fn update(&mut self, sampled: &mut Sampled<'_>) -> Result<(), (&'static str, f64)> {
-        self.q.renew_target(sampled.steps); // line 6
+    fn q_mut(&mut self) -> &mut QLearner {
+        &mut self.q
+    }
+
+    /// All but line 6: the target's renewal is the same for all learners of action values.
+    fn learn(&mut self, sampled: &Sampled<'_>) -> Result<(), (&'static str, f64)> {
         self.targets(sampled); // line 4
         let Self { q, td_errors, targets, d_outputs, loss, .. } = self;
         let n = q.network.num_actions();
@@ -231,40 +231,11 @@ impl Learner for Dqn {
             return Err(("value loss", mean_loss));
         }
         let norm = q.descend(sampled, d_outputs); // line 5
-        self.means.add([mean_loss, value_sum * f64::from(weight), norm]);
+        q.tell([mean_loss, value_sum * f64::from(weight), norm]);
         Ok(())
     }
 
-    fn td_errors(&self) -> &[f32] {
+    fn errors(&self) -> &[f32] {
         &self.td_errors
-    }
-
-    fn metrics(&mut self, progress: f64, metrics: &mut Vec<(&'static str, f64)>) {
-        self.means.take(metrics);
-        self.q.metrics(progress, metrics);
-    }
-
-    fn flops(&self) -> u64 {
-        self.q.flops
-    }
-
-    fn values(&mut self, x: &[f32]) -> Vec<f32> {
-        self.q.best_values(x)
-    }
-
-    fn spec(&self) -> PolicySpec {
-        PolicySpec::ActionValues(self.q.spec().clone())
-    }
-
-    fn theta(&self) -> &[f32] {
-        &self.q.theta
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.q.save(w);
-    }
-
-    fn load(&mut self, theta: &[f32], r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.q.load(theta, r)
     }
 }

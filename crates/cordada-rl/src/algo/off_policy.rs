@@ -22,7 +22,7 @@ use crate::replay::{Batch, Priorities, Replay, ReplaySizes};
 
 pub use critic::{Critic, CriticSpec};
 pub use critics::{ActorCriticsConfig, Critics, Told, adam, first_flops};
-pub use q_learner::{QLearner, QNetworkConfig};
+pub use q_learner::{QLearner, QMethod, QNetworkConfig};
 pub use soft_actor::{Drawn, NoiseConfig, SoftActor, Temperature, TemperatureConfig};
 pub use world::{Acting, ActionScale, Seen, Worlds};
 

@@ -4,6 +4,7 @@
 
 mod shard;
 
+use std::fmt;
 use std::sync::Arc;
 
 use cordada_env::wrapper::normalize::{NormalizeOptions, RewardNormalizer};
@@ -12,7 +13,7 @@ use cordada_nn::kernel::{Isa, add_assign};
 use cordada_nn::{Optimizer, clip_global_norm};
 use rayon::ThreadPool;
 
-use super::{AlgoSpec, Setup};
+use super::{AlgoSpec, Algorithm, Report, Setup};
 use crate::config::Checks;
 use crate::error::Error;
 use crate::estimate::explained_variance;
@@ -138,10 +139,11 @@ impl OnPolicy {
         let tracks: Vec<Track> = envs.into_iter().enumerate().map(track).collect();
         let num_shards = (shape.batch_rows / SHARD_ROWS).clamp(1, MAX_SHARDS);
         let threads = setup.threads.clamp(1, shape.num_envs);
+        let reward_rows = if shape.num_steps == 0 { 1 } else { shape.num_envs };
         Ok(Self {
             algo: algo.name,
             env: setup.env.to_string(),
-            rewards: shape.scaling.reward_normalizer(shape.num_envs, shape.gamma)?,
+            rewards: shape.scaling.reward_normalizer(reward_rows, shape.gamma)?,
             trajectories: vec![Trajectory::new(sizes); tracks.len()],
             collectors: (0..threads).map(|_| Collector::default()).collect(),
             shards: (0..num_shards).map(|_| Shard::new(&network)).collect(),
@@ -221,24 +223,7 @@ impl OnPolicy {
     /// Divides the rewards by the spread of returns, if the config asks for it.
     pub fn scale_rewards(&mut self) {
         let Some(normalizer) = &mut self.rewards else { return };
-        let n = self.trajectories.len();
-        let longest = self.trajectories.iter().map(Trajectory::num_steps).max().unwrap_or(0);
-        let (mut rewards, mut outcomes) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        for t in 0..longest {
-            rewards.clear();
-            outcomes.clear();
-            // Of episodes, the shorter ones have ended; there the sums start anew each time.
-            let running = self
-                .trajectories
-                .iter()
-                .map(|from| from.raw_rewards.get(t).copied().zip(from.outcomes.get(t).copied()));
-            for step in running {
-                let (reward, outcome) = step.unwrap_or((0.0, cordada_env::Outcome::Terminated));
-                rewards.push(reward);
-                outcomes.push(outcome);
-            }
-            normalizer.update(&rewards, &outcomes);
-        }
+        observe(normalizer, &self.trajectories);
         for Trajectory { raw_rewards, rewards, .. } in &mut self.trajectories {
             normalizer.normalize(raw_rewards, rewards);
         }
@@ -499,6 +484,69 @@ impl OnPolicy {
     }
 }
 
+/// What an algorithm adds to the engine: one iteration, and what it keeps beside the shared part.
+/// Whoever has this is an [`Algorithm`].
+pub trait OnPolicyMethod: Send + fmt::Debug {
+    /// The shared part.
+    fn common(&self) -> &OnPolicy;
+
+    /// The same, to change it.
+    fn common_mut(&mut self) -> &mut OnPolicy;
+
+    /// Collects and learns once; see [`Algorithm::iterate`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] if a number that must be finite is not.
+    fn iteration(&mut self) -> Result<Report, Error>;
+
+    /// Writes what the shared part does not hold.
+    fn save_own(&self, w: &mut StateWriter);
+
+    /// Restores what `save_own` wrote, after the shared part was restored.
+    ///
+    /// # Errors
+    ///
+    /// If sizes differ.
+    fn load_own(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError>;
+}
+
+impl<M: OnPolicyMethod> Algorithm for M {
+    fn iterate(&mut self) -> Result<Report, Error> {
+        self.iteration()
+    }
+
+    fn steps(&self) -> u64 {
+        self.common().steps
+    }
+
+    fn iterations(&self) -> u64 {
+        self.common().iterations
+    }
+
+    fn flops(&self) -> u64 {
+        self.common().flops
+    }
+
+    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
+        self.common_mut().values(obs)
+    }
+
+    fn policy(&self) -> Policy {
+        self.common().policy()
+    }
+
+    fn save(&self, w: &mut StateWriter) {
+        self.common().save(w);
+        self.save_own(w);
+    }
+
+    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
+        self.common_mut().load(policy, r)?;
+        self.load_own(r)
+    }
+}
+
 /// Reads the algorithm's name and checks that the saved policy is of the same shape.
 ///
 /// # Errors
@@ -566,6 +614,27 @@ fn track_sizes(
     }
 }
 
+/// Shows the rewards to their normalizer: step by step of all environments, as they came; whole
+/// episodes, which differ in length, one after the other to a normalizer of one row.
+fn observe(normalizer: &mut RewardNormalizer, trajectories: &[Trajectory]) {
+    if normalizer.returns().len() == 1 {
+        for trajectory in trajectories {
+            let steps = trajectory.raw_rewards.iter().zip(&trajectory.outcomes);
+            steps.for_each(|(reward, outcome)| normalizer.update(&[*reward], &[*outcome]));
+        }
+        return;
+    }
+    let n = trajectories.len();
+    let (mut rewards, mut outcomes) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    for t in 0..trajectories[0].num_steps() {
+        rewards.clear();
+        outcomes.clear();
+        rewards.extend(trajectories.iter().map(|from| from.raw_rewards[t]));
+        outcomes.extend(trajectories.iter().map(|from| from.outcomes[t]));
+        normalizer.update(&rewards, &outcomes);
+    }
+}
+
 /// Threads beyond the first; none for one thread.
 pub(super) fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
     (threads > 1)
@@ -618,4 +687,28 @@ pub(super) fn each<P: Send>(
         }
     });
     results.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cordada_env::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn episodes_of_different_lengths_are_seen_once_and_nothing_else() {
+        let episode = |rewards: &[f32]| {
+            let sizes = TrackSizes { num_steps: rewards.len(), ..TrackSizes::default() };
+            let mut trajectory = Trajectory::new(sizes);
+            trajectory.raw_rewards.copy_from_slice(rewards);
+            *trajectory.outcomes.last_mut().unwrap() = Outcome::Terminated;
+            trajectory
+        };
+        let options = NormalizeOptions { initial_count: 0.0, ..NormalizeOptions::default() };
+        let mut normalizer = RewardNormalizer::new(1, 0.5, options).unwrap();
+        observe(&mut normalizer, &[episode(&[2.0, 1.0, 4.0]), episode(&[6.0])]);
+        // Discounted sums 2, 2, 5 and, of the second episode, 6: mean 3¾.
+        assert_eq!(normalizer.moments().count(), 4.0);
+        assert!((normalizer.moments().mean()[0] - 3.75).abs() < 1e-12);
+    }
 }

@@ -45,15 +45,15 @@ use cordada_env::{Persist, StateError, StateReader, StateWriter, Stream, role};
 use cordada_nn::Optimizer;
 
 use super::on_policy::{
-    self, Loss, OnPolicy, Order, PolicyObjective, Shape, Stats, load_optimizer, save_optimizer,
+    self, Loss, OnPolicy, OnPolicyMethod, Order, PolicyObjective, Shape, Stats, load_optimizer,
+    save_optimizer,
 };
-use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Report, Resume, Setup};
 use crate::config::Config;
 use crate::error::Error;
 use crate::objective::{
     AdaptiveKl, Surrogate, ValueClip, clipped_surrogate, dual_clipped_surrogate, surrogate,
 };
-use crate::policy_file::Policy;
 
 pub use config::{Objective, PpoConfig, ValueClipping};
 
@@ -270,8 +270,16 @@ impl Ppo {
     }
 }
 
-impl Algorithm for Ppo {
-    fn iterate(&mut self) -> Result<Report, Error> {
+impl OnPolicyMethod for Ppo {
+    fn common(&self) -> &OnPolicy {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut OnPolicy {
+        &mut self.common
+    }
+
+    fn iteration(&mut self) -> Result<Report, Error> {
         let Self { config, common, epochs } = self;
         epochs.begin();
         common.collect()?; // Alg. 1, lines 2 and 3
@@ -285,33 +293,11 @@ impl Algorithm for Ppo {
         Ok(report)
     }
 
-    fn steps(&self) -> u64 {
-        self.common.steps
-    }
-
-    fn iterations(&self) -> u64 {
-        self.common.iterations
-    }
-
-    fn flops(&self) -> u64 {
-        self.common.flops
-    }
-
-    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
-        self.common.values(obs)
-    }
-
-    fn policy(&self) -> Policy {
-        self.common.policy()
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.common.save(w);
+    fn save_own(&self, w: &mut StateWriter) {
         self.epochs.save(w);
     }
 
-    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.common.load(policy, r)?;
+    fn load_own(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         self.epochs.load(r)
     }
 }

@@ -35,14 +35,14 @@ use serde::{Deserialize, Serialize};
 
 use super::a2c::Weighted;
 use super::on_policy::{
-    self, Loss, Means, OnPolicy, Sample, Shape, Stats, Work, load_optimizer, save_optimizer,
+    self, Loss, Means, OnPolicy, OnPolicyMethod, Sample, Shape, Stats, Work, load_optimizer,
+    save_optimizer,
 };
-use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Report, Resume, Setup};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::estimate::{Segment, reward_to_go};
 use crate::objective::ValueClip;
-use crate::policy_file::Policy;
 use crate::settings::{NetworkConfig, ScalingConfig, StepConfig};
 
 /// REINFORCE in the list of algorithms.
@@ -240,8 +240,16 @@ fn credit(credit: Credit, episode: &Segment<'_, f32>, gamma: f32, returns: &mut 
     }
 }
 
-impl Algorithm for Reinforce {
-    fn iterate(&mut self) -> Result<Report, Error> {
+impl OnPolicyMethod for Reinforce {
+    fn common(&self) -> &OnPolicy {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut OnPolicy {
+        &mut self.common
+    }
+
+    fn iteration(&mut self) -> Result<Report, Error> {
         let learning_rate = self.config.step.learning_rate.at(self.common.progress());
         self.common.collect_episodes(self.config.max_episode_steps)?; // line 2
         self.estimate(); // lines 3 and 4
@@ -251,33 +259,11 @@ impl Algorithm for Reinforce {
         Ok(report)
     }
 
-    fn steps(&self) -> u64 {
-        self.common.steps
-    }
-
-    fn iterations(&self) -> u64 {
-        self.common.iterations
-    }
-
-    fn flops(&self) -> u64 {
-        self.common.flops
-    }
-
-    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
-        self.common.values(obs)
-    }
-
-    fn policy(&self) -> Policy {
-        self.common.policy()
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.common.save(w);
+    fn save_own(&self, w: &mut StateWriter) {
         save_optimizer(&self.optimizer, w);
     }
 
-    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.common.load(policy, r)?;
+    fn load_own(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         load_optimizer(&mut self.optimizer, r)
     }
 }

@@ -51,15 +51,14 @@ use cordada_nn::{Optimizer, Schedule};
 
 use super::a2c::Weighted;
 use super::on_policy::{
-    self, Loss, OnPolicy, Order, PolicyObjective, Sample, Shape, Stats, Work, load_optimizer,
-    save_optimizer,
+    self, Loss, OnPolicy, OnPolicyMethod, Order, PolicyObjective, Sample, Shape, Stats, Work,
+    load_optimizer, save_optimizer,
 };
-use super::{ANY_OBS, AlgoSpec, Algorithm, Report, Resume, Setup};
+use super::{ANY_OBS, AlgoSpec, Report, Resume, Setup};
 use crate::config::{Checks, Config, Field};
 use crate::error::Error;
 use crate::estimate::Standardizer;
 use crate::objective::{self, Surrogate};
-use crate::policy_file::Policy;
 use crate::settings::{Memory, NetworkConfig, ScalingConfig, SegmentConfig, StepConfig};
 use crate::trust_region::{Backtracking, ConjugateGradient, LineSearch, step_size};
 
@@ -378,8 +377,16 @@ impl Trpo {
     }
 }
 
-impl Algorithm for Trpo {
-    fn iterate(&mut self) -> Result<Report, Error> {
+impl OnPolicyMethod for Trpo {
+    fn common(&self) -> &OnPolicy {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut OnPolicy {
+        &mut self.common
+    }
+
+    fn iteration(&mut self) -> Result<Report, Error> {
         let SegmentConfig { gamma, gae_lambda, .. } = self.config.segment;
         let learning_rate = self.config.step.learning_rate.at(self.common.progress());
         self.common.collect()?; // line 2
@@ -394,35 +401,13 @@ impl Algorithm for Trpo {
         Ok(report)
     }
 
-    fn steps(&self) -> u64 {
-        self.common.steps
-    }
-
-    fn iterations(&self) -> u64 {
-        self.common.iterations
-    }
-
-    fn flops(&self) -> u64 {
-        self.common.flops
-    }
-
-    fn values(&mut self, obs: &[f32]) -> Option<Vec<f32>> {
-        self.common.values(obs)
-    }
-
-    fn policy(&self) -> Policy {
-        self.common.policy()
-    }
-
-    fn save(&self, w: &mut StateWriter) {
-        self.common.save(w);
+    fn save_own(&self, w: &mut StateWriter) {
         save_optimizer(&self.optimizer, w);
         self.shuffle.save(w);
         self.order.save(w);
     }
 
-    fn load(&mut self, policy: &Policy, r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.common.load(policy, r)?;
+    fn load_own(&mut self, r: &mut StateReader<'_>) -> Result<(), StateError> {
         load_optimizer(&mut self.optimizer, r)?;
         self.shuffle.load(r)?;
         self.order.load(r)

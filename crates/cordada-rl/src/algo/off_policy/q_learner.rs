@@ -1,17 +1,20 @@
 //! What learners of action values share: the network with its target, how it acts, and the step
 //! down a loss. What the loss is, is the algorithm's.
 
+use std::fmt;
+
 use cordada_env::{Space, StateError, StateReader, StateWriter, Stream};
 use cordada_nn::kernel::Isa;
 use cordada_nn::{Optimizer, Schedule, clip_global_norm};
 
-use super::{Acting, Sampled, Spaces};
+use super::{Acting, Learner, RunningMeans, Sampled, Spaces};
 use crate::algo::on_policy::{load_optimizer, save_optimizer};
 use crate::config::Checks;
 use crate::error::Error;
 use crate::estimate::td_target::max_value;
 use crate::explore::epsilon_greedy;
 use crate::policy::{QNetwork, QSpec, QTape, QWeights, SupportSpec};
+use crate::policy_file::PolicySpec;
 use crate::settings::{EncoderSetting, StepConfig, check_layers, check_names, init_named};
 use crate::target::blend;
 
@@ -64,7 +67,7 @@ pub struct QLearner {
     pub network: QNetwork,
     spec: QSpec,
     /// θ.
-    pub theta: Vec<f32>,
+    theta: Vec<f32>,
     weights: QWeights<f32>,
     target: Vec<f32>,
     target_weights: QWeights<f32>,
@@ -77,7 +80,8 @@ pub struct QLearner {
     /// Steps at the target's last renewal.
     renewed: u64,
     /// Floating-point operations of the network's products so far.
-    pub flops: u64,
+    flops: u64,
+    means: RunningMeans<3>,
 }
 
 impl QLearner {
@@ -124,6 +128,7 @@ impl QLearner {
             values: Vec::new(),
             renewed: 0,
             flops: 0,
+            means: RunningMeans::new(["train/value_loss", "train/value_mean", "train/grad_norm"]),
             network,
             spec,
             theta,
@@ -131,13 +136,89 @@ impl QLearner {
         })
     }
 
-    /// Shape of the policy.
-    pub fn spec(&self) -> &QSpec {
-        &self.spec
+    /// Keeps what an update tells: mean loss, mean value, the gradient's length.
+    pub fn tell(&mut self, told: [f64; 3]) {
+        self.means.add(told);
+    }
+}
+
+/// What a learner of action values adds: its loss.
+pub trait QMethod: Send + fmt::Debug {
+    /// The shared part.
+    fn q(&self) -> &QLearner;
+
+    /// The same, to change it.
+    fn q_mut(&mut self) -> &mut QLearner;
+
+    /// Learns once from a batch; see [`Learner::update`].
+    ///
+    /// # Errors
+    ///
+    /// What must be finite and is not, with its value.
+    fn learn(&mut self, sampled: &Sampled<'_>) -> Result<(), (&'static str, f64)>;
+
+    /// How wrong each transition of the last batch was, for replay by priority: `[B]`.
+    fn errors(&self) -> &[f32];
+}
+
+impl<Q: QMethod> Learner for Q {
+    fn act(&mut self, acting: &mut Acting<'_>) {
+        self.q_mut().act(acting);
     }
 
+    fn update(&mut self, sampled: &mut Sampled<'_>) -> Result<(), (&'static str, f64)> {
+        self.q_mut().renew_target(sampled.steps);
+        self.learn(sampled)
+    }
+
+    fn td_errors(&self) -> &[f32] {
+        self.errors()
+    }
+
+    fn metrics(&mut self, progress: f64, metrics: &mut Vec<(&'static str, f64)>) {
+        let QLearner { config, step, means, .. } = self.q_mut();
+        means.take(metrics);
+        metrics.push(("train/learning_rate", step.learning_rate.at(progress)));
+        metrics.push(("train/epsilon", config.epsilon.at(progress)));
+    }
+
+    fn flops(&self) -> u64 {
+        self.q().flops
+    }
+
+    fn values(&mut self, x: &[f32]) -> Vec<f32> {
+        self.q_mut().best_values(x)
+    }
+
+    fn spec(&self) -> PolicySpec {
+        PolicySpec::ActionValues(self.q().spec.clone())
+    }
+
+    fn theta(&self) -> &[f32] {
+        &self.q().theta
+    }
+
+    fn save(&self, w: &mut StateWriter) {
+        let QLearner { target, renewed, optimizer, .. } = self.q();
+        w.f32s(target);
+        w.u64(*renewed);
+        save_optimizer(optimizer, w);
+    }
+
+    fn load(&mut self, theta: &[f32], r: &mut StateReader<'_>) -> Result<(), StateError> {
+        let q = self.q_mut();
+        q.theta.copy_from_slice(theta);
+        q.network.pack(&q.theta, &mut q.weights);
+        r.f32s_into(&mut q.target)?;
+        q.network.pack(&q.target, &mut q.target_weights);
+        q.renewed = r.u64()?;
+        load_optimizer(&mut q.optimizer, r)
+    }
+}
+
+impl QLearner {
     /// ε-greedy actions.
-    pub fn act(&mut self, acting: &mut Acting<'_>) {
+    fn act(&mut self, acting: &mut Acting<'_>) {
         let epsilon = self.config.epsilon.at(acting.progress);
         self.count_flops(acting.streams.len(), 1);
         let outputs = self.network.forward(&self.weights, acting.x, &mut self.tape);
@@ -155,14 +236,14 @@ impl QLearner {
     }
 
     /// The largest action value of each row of inputs.
-    pub fn best_values(&mut self, x: &[f32]) -> Vec<f32> {
+    fn best_values(&mut self, x: &[f32]) -> Vec<f32> {
         let outputs = self.network.forward(&self.weights, x, &mut self.tape);
         self.network.values(outputs, &mut self.values);
         self.values.chunks_exact(self.network.num_actions()).map(|q| max_value(q, None)).collect()
     }
 
     /// Renews the target network if it is time.
-    pub fn renew_target(&mut self, steps: u64) {
+    fn renew_target(&mut self, steps: u64) {
         if steps - self.renewed < self.config.target_interval as u64 {
             return;
         }
@@ -208,32 +289,5 @@ impl QLearner {
         self.optimizer.descend(&mut self.theta, grad, learning_rate);
         network.pack(&self.theta, weights);
         norm
-    }
-
-    /// What there is to tell beside the losses.
-    pub fn metrics(&self, progress: f64, metrics: &mut Vec<(&'static str, f64)>) {
-        metrics.push(("train/learning_rate", self.step.learning_rate.at(progress)));
-        metrics.push(("train/epsilon", self.config.epsilon.at(progress)));
-    }
-
-    /// Restores what was saved, and θ.
-    ///
-    /// # Errors
-    ///
-    /// If sizes differ.
-    pub fn load(&mut self, theta: &[f32], r: &mut StateReader<'_>) -> Result<(), StateError> {
-        self.theta.copy_from_slice(theta);
-        self.network.pack(&self.theta, &mut self.weights);
-        r.f32s_into(&mut self.target)?;
-        self.network.pack(&self.target, &mut self.target_weights);
-        self.renewed = r.u64()?;
-        load_optimizer(&mut self.optimizer, r)
-    }
-
-    /// Writes everything but θ.
-    pub fn save(&self, w: &mut StateWriter) {
-        w.f32s(&self.target);
-        w.u64(self.renewed);
-        save_optimizer(&self.optimizer, w);
     }
 }
