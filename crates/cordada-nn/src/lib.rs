@@ -9,9 +9,11 @@
 //! [`kernel`].
 
 mod activation;
+pub mod attention;
 mod cnn;
 mod conv;
 mod error;
+mod gated;
 pub mod init;
 pub mod kernel;
 mod lanes;
@@ -20,16 +22,21 @@ pub mod norm;
 mod optim;
 mod real;
 mod rnn;
+mod rotary;
 mod schedule;
 pub mod softmax;
+mod tokens;
 
 pub use activation::Activation;
 pub use cnn::{NatureCnn, NatureCnnTape, NatureCnnWeights};
 pub use conv::{Conv2d, Conv2dSpec, Conv2dTape, Conv2dWeights};
 pub use error::Error;
+pub use gated::{gated, gated_vjp};
 pub use init::{Draw, Init};
 pub use mlp::{Mlp, MlpSpec, ParamInfo, Tape, Weights};
 pub use optim::{EpsPlacement, Optimizer, OptimizerConfig, clip_global_norm, clip_infinity_norm};
 pub use real::Real;
 pub use rnn::{Cell, Rnn, RnnTape, RnnWeights};
+pub use rotary::Rotary;
 pub use schedule::Schedule;
+pub use tokens::{token_entropy, token_log_sum_exp, token_probabilities, token_vjp};

@@ -3,7 +3,7 @@
 //! Each row's sums run in the fixed order of 16 lanes, so a row's bits do not depend on how many
 //! rows are computed with it.
 
-use crate::kernel::kernel;
+use crate::kernel::{Isa, kernel};
 use crate::{Real, lanes};
 
 kernel! {
@@ -54,33 +54,55 @@ kernel! {
     }
 }
 
+/// Gradients of [`layer_norm`]: writes `dx`, adds to `d_weight` and `d_bias` in the order of the
+/// rows. [`layer_norm_input_vjp`] and [`layer_norm_weight_vjp`] are its halves.
+///
+/// # Shapes
+///
+/// `x`, `dy`, `dx`: `[R, D]`; `weight`, `d_weight`, `d_bias`: `[D]`; `mean`, `rstd`: `[R]`.
+///
+/// # Panics
+///
+/// If the lengths do not agree or D is 0.
+#[allow(clippy::too_many_arguments, reason = "what forward got and left, and three gradients")]
+pub fn layer_norm_vjp<T: Real>(
+    isa: Isa,
+    x: &[T],
+    weight: &[T],
+    mean: &[T],
+    rstd: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    d_weight: &mut [T],
+    d_bias: &mut [T],
+) {
+    layer_norm_input_vjp(isa, x, weight, mean, rstd, dy, dx);
+    layer_norm_weight_vjp(isa, x, mean, rstd, dy, d_weight, d_bias);
+}
+
 kernel! {
-    /// Gradients of [`layer_norm`]: writes `dx`, adds to `d_weight` and `d_bias` in the order of
-    /// the rows.
+    /// Gradient of [`layer_norm`] for its input: writes `dx`.
     ///
     /// ```text
-    /// g = dy ⊙ w,   dx = rstd · (g − mean(g) − x̂ mean(g ⊙ x̂)),   dw += Σ_r dy ⊙ x̂,   db += Σ_r dy
+    /// g = dy ⊙ w,   dx = rstd · (g − mean(g) − x̂ mean(g ⊙ x̂))
     /// ```
     ///
     /// # Shapes
     ///
-    /// `x`, `dy`, `dx`: `[R, D]`; `weight`, `d_weight`, `d_bias`: `[D]`; `mean`, `rstd`: `[R]`.
+    /// As [`layer_norm_vjp`].
     ///
     /// # Panics
     ///
     /// If the lengths do not agree or D is 0.
-    pub fn layer_norm_vjp<T: Real>(
+    pub fn layer_norm_input_vjp<T: Real>(
         x: &[T],
         weight: &[T],
         mean: &[T],
         rstd: &[T],
         dy: &[T],
         dx: &mut [T],
-        d_weight: &mut [T],
-        d_bias: &mut [T],
     ) {
         let d = weight.len();
-        assert!(d_weight.len() == d && d_bias.len() == d, "layer norm: gradients of a wrong length");
         check_rows(x.len(), mean.len(), d);
         check_rows(dy.len(), rstd.len(), d);
         check_rows(dx.len(), rstd.len(), d);
@@ -96,6 +118,35 @@ kernel! {
             for (dx, &x) in dx.iter_mut().zip(x) {
                 *dx = (*dx - mean_g - (x - m) * r * mean_gx) * r;
             }
+        }
+    }
+}
+
+kernel! {
+    /// Gradients of [`layer_norm`] for its parameters: `dw += Σ_r dy ⊙ x̂`, `db += Σ_r dy`, in the
+    /// order of the rows.
+    ///
+    /// # Shapes
+    ///
+    /// As [`layer_norm_vjp`].
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree or D is 0.
+    pub fn layer_norm_weight_vjp<T: Real>(
+        x: &[T],
+        mean: &[T],
+        rstd: &[T],
+        dy: &[T],
+        d_weight: &mut [T],
+        d_bias: &mut [T],
+    ) {
+        let d = d_weight.len();
+        assert_eq!(d_bias.len(), d, "layer norm: a bias of another length");
+        check_rows(x.len(), mean.len(), d);
+        check_rows(dy.len(), rstd.len(), d);
+        let rows = x.chunks_exact(d).zip(dy.chunks_exact(d));
+        for ((x, dy), (&m, &r)) in rows.zip(mean.iter().zip(rstd)) {
             for ((dw, &dy), &x) in d_weight.iter_mut().zip(dy).zip(x) {
                 *dw = dy.mul_add((x - m) * r, *dw);
             }
@@ -193,30 +244,45 @@ kernel! {
     }
 }
 
+/// Gradients of [`rms_norm`]: writes `dx`, adds to `d_weight` in the order of the rows.
+/// [`rms_norm_input_vjp`] and [`rms_norm_weight_vjp`] are its halves.
+///
+/// # Shapes
+///
+/// `x`, `dy`, `dx`: `[R, D]`; `weight`, `d_weight`: `[D]`; `rstd`: `[R]`.
+///
+/// # Panics
+///
+/// If the lengths do not agree or D is 0.
+pub fn rms_norm_vjp<T: Real>(
+    isa: Isa,
+    x: &[T],
+    weight: &[T],
+    rstd: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    d_weight: &mut [T],
+) {
+    rms_norm_input_vjp(isa, x, weight, rstd, dy, dx);
+    rms_norm_weight_vjp(isa, x, rstd, dy, d_weight);
+}
+
 kernel! {
-    /// Gradients of [`rms_norm`]: writes `dx`, adds to `d_weight` in the order of the rows.
+    /// Gradient of [`rms_norm`] for its input: writes `dx`.
     ///
     /// ```text
-    /// g = dy ⊙ w,   dx = rstd · (g − x̂ mean(g ⊙ x̂)),   x̂ = x · rstd,   dw += Σ_r dy ⊙ x̂
+    /// g = dy ⊙ w,   dx = rstd · (g − x̂ mean(g ⊙ x̂)),   x̂ = x · rstd
     /// ```
     ///
     /// # Shapes
     ///
-    /// `x`, `dy`, `dx`: `[R, D]`; `weight`, `d_weight`: `[D]`; `rstd`: `[R]`.
+    /// As [`rms_norm_vjp`].
     ///
     /// # Panics
     ///
     /// If the lengths do not agree or D is 0.
-    pub fn rms_norm_vjp<T: Real>(
-        x: &[T],
-        weight: &[T],
-        rstd: &[T],
-        dy: &[T],
-        dx: &mut [T],
-        d_weight: &mut [T],
-    ) {
+    pub fn rms_norm_input_vjp<T: Real>(x: &[T], weight: &[T], rstd: &[T], dy: &[T], dx: &mut [T]) {
         let d = weight.len();
-        assert_eq!(d_weight.len(), d, "RMS norm: gradient of a wrong length");
         check_rows(x.len(), rstd.len(), d);
         check_rows(dy.len(), rstd.len(), d);
         check_rows(dx.len(), rstd.len(), d);
@@ -230,6 +296,25 @@ kernel! {
             for (dx, &x) in dx.iter_mut().zip(x) {
                 *dx = (*dx - x * r * mean_gx) * r;
             }
+        }
+    }
+}
+
+kernel! {
+    /// Gradient of [`rms_norm`] for its weight: `dw += Σ_r dy ⊙ x̂`, in the order of the rows.
+    ///
+    /// # Shapes
+    ///
+    /// As [`rms_norm_vjp`].
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree or D is 0.
+    pub fn rms_norm_weight_vjp<T: Real>(x: &[T], rstd: &[T], dy: &[T], d_weight: &mut [T]) {
+        let d = d_weight.len();
+        check_rows(x.len(), rstd.len(), d);
+        check_rows(dy.len(), rstd.len(), d);
+        for ((x, dy), &r) in x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(rstd) {
             for ((dw, &dy), &x) in d_weight.iter_mut().zip(dy).zip(x) {
                 *dw = dy.mul_add(x * r, *dw);
             }
@@ -248,7 +333,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::Isa;
 
     /// y, mean and rstd.
     fn forward<T: Real>(isa: Isa, x: &[T], w: &[T], b: &[T], eps: T) -> (Vec<T>, Vec<T>, Vec<T>) {

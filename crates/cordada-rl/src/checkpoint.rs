@@ -58,6 +58,19 @@ pub struct Checkpoint {
     pub refused: Vec<String>,
 }
 
+/// A checkpoint of any kind of model, whose files are read by whoever wrote them.
+#[derive(Debug)]
+pub struct Files {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Steps at which it was taken.
+    pub steps: u64,
+    /// All state besides the files.
+    pub state: Vec<u8>,
+    /// Newer checkpoints that were refused, with the reason.
+    pub refused: Vec<String>,
+}
+
 /// Writes a checkpoint into the folder `checkpoints` and returns its path. One of the same step is
 /// replaced.
 ///
@@ -70,17 +83,38 @@ pub fn save(
     policy: &Policy,
     state: &[u8],
 ) -> Result<PathBuf, Error> {
+    save_files(checkpoints, steps, state, |folder| {
+        write_synced(&folder.join(POLICY_FILE), &policy.to_bytes()?)
+    })
+}
+
+/// As [`save`], of files that `write` puts into the folder it is given.
+///
+/// # Errors
+///
+/// As [`save`], and what `write` says.
+pub fn save_files<E: From<Error>>(
+    checkpoints: &Path,
+    steps: u64,
+    state: &[u8],
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<PathBuf, E> {
     let name = format!("step-{steps:012}");
     let (temporary, path) =
         (checkpoints.join(format!("{UNFINISHED}{name}")), checkpoints.join(&name));
-    let write = || -> Result<(), Error> {
+    let fill = || -> Result<(), E> {
         remove(&temporary)?;
         io("create", &temporary, fs::create_dir_all(&temporary))?;
-        let policy = policy.to_bytes()?;
+        write(&temporary)
+    };
+    let finish = || -> Result<(), Error> {
+        write_synced(&temporary.join(STATE_FILE), state)?;
         let mut files = BTreeMap::new();
-        for (file, bytes) in [(POLICY_FILE, &policy[..]), (STATE_FILE, state)] {
-            write_synced(&temporary.join(file), bytes)?;
-            files.insert(file.to_string(), Entry::of(bytes));
+        for entry in io("read", &temporary, fs::read_dir(&temporary))?.flatten() {
+            let file = entry.path();
+            io("sync", &file, File::open(&file).and_then(|f| f.sync_all()))?;
+            let bytes = io("read", &file, fs::read(&file))?;
+            files.insert(entry.file_name().to_string_lossy().into_owned(), Entry::of(&bytes));
         }
         let version = env!("CARGO_PKG_VERSION").to_string();
         let manifest = Manifest { format: FORMAT, version, steps, files };
@@ -92,7 +126,7 @@ pub fn save(
         io("rename", &path, fs::rename(&temporary, &path))?;
         sync_folder(checkpoints)
     };
-    let written = write();
+    let written = fill().and_then(|()| Ok(finish()?));
     if written.is_err() {
         // What cannot be finished must not fill the disk.
         let _ = fs::remove_dir_all(&temporary);
@@ -147,12 +181,28 @@ fn steps_of(path: &Path) -> Option<u64> {
 /// [`Error::NoCheckpoint`] if there is none, [`Error::Checkpoint`] with the newest one's damage if
 /// all are damaged.
 pub fn newest(checkpoints: &Path) -> Result<Checkpoint, Error> {
+    let (files, policy) =
+        newest_with(checkpoints, |folder| Policy::read(&folder.join(POLICY_FILE)))?;
+    let Files { path, steps, state, refused } = files;
+    Ok(Checkpoint { path, steps, policy, state, refused })
+}
+
+/// The newest whole checkpoint of any kind of model, and what `read` makes of its folder. One that
+/// `read` refuses counts as damaged.
+///
+/// # Errors
+///
+/// As [`newest`].
+pub fn newest_with<P>(
+    checkpoints: &Path,
+    read: impl Fn(&Path) -> Result<P, Error>,
+) -> Result<(Files, P), Error> {
     let mut refused: Vec<String> = Vec::new();
     let mut first = None;
     for path in list(checkpoints)? {
-        match read(&path) {
-            Ok((steps, policy, state)) => {
-                return Ok(Checkpoint { path, steps, policy, state, refused });
+        match verify(&path).and_then(|found| Ok((found, read(&path)?))) {
+            Ok(((steps, state), policy)) => {
+                return Ok((Files { path, steps, state, refused }, policy));
             }
             Err(error) => {
                 refused.push(error.to_string());
@@ -163,7 +213,8 @@ pub fn newest(checkpoints: &Path) -> Result<Checkpoint, Error> {
     Err(first.unwrap_or_else(|| Error::NoCheckpoint { path: checkpoints.to_path_buf() }))
 }
 
-fn read(path: &Path) -> Result<(u64, Policy, Vec<u8>), Error> {
+/// Checks that a checkpoint is as it was written; its step and state.
+fn verify(path: &Path) -> Result<(u64, Vec<u8>), Error> {
     let refuse = |reason: String| Error::Checkpoint { path: path.to_path_buf(), reason };
     let json = fs::read(path.join(MANIFEST_FILE))
         .map_err(|_| refuse(format!("not a whole checkpoint: no {MANIFEST_FILE}")))?;
@@ -175,17 +226,19 @@ fn read(path: &Path) -> Result<(u64, Policy, Vec<u8>), Error> {
             "checkpoint format {found} of version {version}; this version reads {FORMAT}"
         )));
     }
-    let mut state = Vec::new();
-    for file in [POLICY_FILE, STATE_FILE] {
+    let mut state = None;
+    for (file, entry) in &manifest.files {
         let bytes = fs::read(path.join(file))
             .map_err(|_| refuse(format!("damaged checkpoint: no {file}")))?;
-        if manifest.files.get(file) != Some(&Entry::of(&bytes)) {
+        if *entry != Entry::of(&bytes) {
             return Err(refuse(format!("damaged checkpoint: {file} is not what was written")));
         }
-        state = bytes;
+        if file == STATE_FILE {
+            state = Some(bytes);
+        }
     }
-    let policy = Policy::read(&path.join(POLICY_FILE))?;
-    Ok((manifest.steps, policy, state))
+    let state = state.ok_or_else(|| refuse(format!("damaged checkpoint: no {STATE_FILE}")))?;
+    Ok((manifest.steps, state))
 }
 
 fn io<T>(action: &'static str, path: &Path, result: std::io::Result<T>) -> Result<T, Error> {

@@ -1,5 +1,6 @@
-//! Reader of the golden data: `golden/data` (recorded trajectories) and `golden/math` (numbers of
-//! formulas). Another folder of the same layout is read instead if `CORDADA_GOLDEN` names it.
+//! Reader of the golden data: `golden/data` (recorded trajectories), `golden/math` (numbers of
+//! formulas) and `golden/llm` (language models and their losses). Another folder of the same layout
+//! is read instead if `CORDADA_GOLDEN` names it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,7 +108,7 @@ fn widen(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
     }
 }
 
-/// One case of `golden/math`: named inputs, and the outputs and gradients expected for them.
+/// One case of `golden/math` or `golden/llm`: named inputs, and the outputs and gradients expected for them.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Name of the case within its family.
@@ -182,7 +183,19 @@ impl Case {
 ///
 /// If the folder or the family is missing.
 pub fn family(name: &str) -> Vec<Case> {
-    let folder = root().join("math");
+    cases(&root().join("math"), name)
+}
+
+/// All cases of one family of `golden/llm`, in the index's order.
+///
+/// # Panics
+///
+/// If the folder or the family is missing.
+pub fn llm_family(name: &str) -> Vec<Case> {
+    cases(&root().join("llm"), name)
+}
+
+fn cases(folder: &Path, name: &str) -> Vec<Case> {
     let path = folder.join("index.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let index: Value =

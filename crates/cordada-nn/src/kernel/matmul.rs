@@ -10,6 +10,7 @@
 #![allow(clippy::needless_range_loop, reason = "indexed loops of fixed length vectorize")]
 
 use std::array;
+use std::ops::Range;
 
 use super::reduce::fold;
 use super::{Isa, LANES, kernel, transpose};
@@ -20,6 +21,10 @@ use crate::Real;
 const WIDE_PANEL: usize = 4 * LANES;
 /// Rows of a tile over a wide panel: 24 vectors of accumulators.
 const WIDE_ROWS: usize = 6;
+/// Columns of a panel for what is left beside wide ones: heads of attention are often this wide.
+const HALF_PANEL: usize = 2 * LANES;
+/// Rows of a tile over a half panel: 24 vectors of accumulators too.
+const HALF_ROWS: usize = 12;
 /// Rows of a tile over a narrow panel on such a processor: 12 sums, enough to hide the latency.
 const NARROW_ROWS: usize = 12;
 /// Rows of a tile on other processors, whose vectors are half as long and registers half as many.
@@ -30,7 +35,7 @@ const DOT_COLUMNS: usize = 4;
 /// the first-level cache.
 const K_BLOCK: usize = 128;
 
-/// The right-hand side of a product, copied into panels of 64 or 16 columns (the last one padded
+/// The right-hand side of a product, copied into panels of 64, 32 or 16 columns (the last one padded
 /// with zeros), so that the inner loop reads memory in order. With up to 4 columns it is kept
 /// column by column.
 ///
@@ -43,6 +48,8 @@ pub struct Panels<T> {
     k: usize,
     /// Columns of the product.
     n: usize,
+    /// Whether the product runs as dot products, and columns are kept whole.
+    dots: bool,
 }
 
 impl<T: Real> Panels<T> {
@@ -53,7 +60,102 @@ impl<T: Real> Panels<T> {
     /// If k or n is 0.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
         assert!(k > 0 && n > 0, "a [{k}, {n}] matrix is empty");
-        Self { isa, data: vec![T::ZERO; k * n.next_multiple_of(LANES)], k, n }
+        let data = vec![T::ZERO; k * n.next_multiple_of(LANES)];
+        Self { isa, data, k, n, dots: n <= DOT_COLUMNS }
+    }
+
+    /// As [`Panels::new`] for a matrix of which [`matmul_view`] will use parts: never in dot
+    /// products, whose order of addition would depend on the number of columns.
+    ///
+    /// # Panics
+    ///
+    /// If k or n is 0.
+    pub fn for_views(isa: Isa, k: usize, n: usize) -> Self {
+        Self { dots: false, ..Self::new(isa, k, n) }
+    }
+
+    /// Makes room for a matrix of another size, whose values are then undefined.
+    ///
+    /// # Panics
+    ///
+    /// If k or n is 0.
+    pub fn resize(&mut self, k: usize, n: usize) {
+        assert!(k > 0 && n > 0, "a [{k}, {n}] matrix is empty");
+        let len = k * n.next_multiple_of(LANES);
+        if self.data.len() < len {
+            self.data.resize(len, T::ZERO);
+        }
+        (self.k, self.n) = (k, n);
+    }
+
+    /// Depth and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.k, self.n)
+    }
+
+    /// Writes one row of the `[k, n]` matrix.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row, or `values` is not as long as one.
+    pub fn set_row(&mut self, row: usize, values: &[T]) {
+        assert!(row < self.k && values.len() == self.n && !self.dots, "row {row} of {}", self.k);
+        for panel in panels(self.isa.is_wide(), self.n) {
+            let columns = panel.width.min(self.n - panel.first);
+            let line = panel.first * self.k + row * panel.width;
+            self.data[line..line + columns].copy_from_slice(&values[panel.first..][..columns]);
+        }
+    }
+
+    /// Copies the first columns of a matrix with as many rows, and up to 63 more.
+    ///
+    /// # Panics
+    ///
+    /// If the matrices' panels differ before that column.
+    pub fn copy_columns(&mut self, from: &Self, columns: usize) {
+        assert!(self.k == from.k && columns <= from.n && columns <= self.n, "{columns} columns");
+        let all = panels(self.isa.is_wide(), self.n).zip(panels(self.isa.is_wide(), from.n));
+        for (to, panel) in all.take_while(|(_, p)| p.first < columns) {
+            assert_eq!(to.width, panel.width, "panels of one width");
+            let range = panel.first * self.k..(panel.first + panel.width) * self.k;
+            self.data[range.clone()].copy_from_slice(&from.data[range]);
+        }
+    }
+
+    /// Copies the first rows of a matrix with as many columns.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer rows or other columns.
+    pub fn copy_rows(&mut self, from: &Self, rows: usize) {
+        assert!(self.n == from.n && rows <= from.k && rows <= self.k, "{rows} rows");
+        for panel in panels(self.isa.is_wide(), self.n) {
+            let len = rows * panel.width;
+            let from = &from.data[panel.first * from.k..][..len];
+            self.data[panel.first * self.k..][..len].copy_from_slice(from);
+        }
+    }
+
+    /// Writes one column of the `[k, n]` matrix.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such column, or `values` is not as long as one.
+    pub fn set_column(&mut self, column: usize, values: &[T]) {
+        assert!(column < self.n && values.len() == self.k && !self.dots, "column {column}");
+        let wide = self.isa.is_wide();
+        let first = column - column % WIDE_PANEL;
+        let panel = if wide && first + WIDE_PANEL <= self.n {
+            Panel { first, width: WIDE_PANEL }
+        } else if wide && column < first + HALF_PANEL && first + HALF_PANEL <= self.n {
+            Panel { first, width: HALF_PANEL }
+        } else {
+            Panel { first: column - column % LANES, width: LANES }
+        };
+        let lines = &mut self.data[panel.first * self.k..][..panel.width * self.k];
+        for (line, &value) in lines.chunks_exact_mut(panel.width).zip(values) {
+            line[column - panel.first] = value;
+        }
     }
 
     /// Copies `b`: `[k, n]`.
@@ -63,7 +165,7 @@ impl<T: Real> Panels<T> {
     /// If `b` has another length.
     pub fn pack(&mut self, b: &[T]) {
         assert_eq!(b.len(), self.k * self.n, "a [{}, {}] matrix", self.k, self.n);
-        if self.n <= DOT_COLUMNS {
+        if self.dots {
             return transpose(self.isa, b, self.n, &mut self.data, self.k);
         }
         for panel in panels(self.isa.is_wide(), self.n) {
@@ -83,7 +185,7 @@ impl<T: Real> Panels<T> {
     /// If `b` has another length.
     pub fn pack_transposed(&mut self, b: &[T]) {
         assert_eq!(b.len(), self.k * self.n, "a [{}, {}] matrix", self.n, self.k);
-        if self.n <= DOT_COLUMNS {
+        if self.dots {
             return self.data[..b.len()].copy_from_slice(b);
         }
         for panel in panels(self.isa.is_wide(), self.n) {
@@ -102,12 +204,17 @@ struct Panel {
     width: usize,
 }
 
-/// The panels of `n` columns: as many wide ones as fit, then narrow ones.
+/// The panels of `n` columns: as many wide ones as fit, then a half one if it fits, then narrow
+/// ones.
 #[inline(always)]
 fn panels(wide: bool, n: usize) -> impl Iterator<Item = Panel> {
     let mut first = 0;
     std::iter::from_fn(move || {
-        let width = if wide && first + WIDE_PANEL <= n { WIDE_PANEL } else { LANES };
+        let width = match n - first.min(n) {
+            WIDE_PANEL.. if wide => WIDE_PANEL,
+            HALF_PANEL.. if wide => HALF_PANEL,
+            _ => LANES,
+        };
         let panel = Panel { first, width };
         first += width;
         (panel.first < n).then_some(panel)
@@ -139,11 +246,54 @@ pub fn matmul<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T])
     let rows = c.len() / b.n;
     assert!(a.len() == rows * b.k && c.len() == rows * b.n, "A is [rows, k], C is [rows, n]");
     assert!(!matches!(start, Start::Row(row) if row.len() != b.n), "one bias per column");
-    if b.n <= DOT_COLUMNS {
+    if b.dots {
         dots(b.isa, a, b, start, c);
     } else {
-        product(b.isa, a, b, start, c);
+        let size = Size { rows, depth: b.k, columns: b.n };
+        product(b.isa, a, b.k, b, size, start, c, b.n);
     }
+}
+
+/// The part of a product that [`matmul_view`] computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Rows of A and C.
+    pub rows: usize,
+    /// Rows of B that are walked: the first ones.
+    pub depth: usize,
+    /// Columns of B that are needed: the first ones. Up to 63 more may be computed.
+    pub columns: usize,
+}
+
+/// As [`matmul`] on parts of larger matrices: `a` and `c` begin at their first element, and their
+/// rows are `a_stride` and `c_stride` apart.
+///
+/// # Shapes
+///
+/// `a`: `[rows, depth]`; `b`: `[k, n]` of which `[depth, columns]` is used; `c`: `[rows, columns]`,
+/// where up to 63 columns more are overwritten, but none from n on.
+///
+/// # Panics
+///
+/// If a part reaches beyond its matrix, or `b` was not made by [`Panels::for_views`].
+#[allow(clippy::too_many_arguments, reason = "three matrices, of which two have strides")]
+pub fn matmul_view<T: Real>(
+    a: &[T],
+    a_stride: usize,
+    b: &Panels<T>,
+    size: Size,
+    start: Start<'_, T>,
+    c: &mut [T],
+    c_stride: usize,
+) {
+    let Size { rows, depth, columns } = size;
+    assert!(!b.dots && depth <= b.k && columns <= b.n, "a part of the matrix");
+    assert!(!matches!(start, Start::Row(row) if row.len() != b.n), "one bias per column");
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!(depth <= a_stride && a.len() >= (rows - 1) * a_stride + depth, "A is [rows, depth]");
+    product(b.isa, a, a_stride, b, size, start, c, c_stride);
 }
 
 kernel! {
@@ -195,17 +345,28 @@ fn dot<T: Real>(x: &[T], y: &[T]) -> T {
 }
 
 kernel! {
-    fn product<T: Real>(a: &[T], b: &Panels<T>, start: Start<'_, T>, c: &mut [T]) {
+    fn product<T: Real>(
+        a: &[T],
+        a_stride: usize,
+        b: &Panels<T>,
+        size: Size,
+        start: Start<'_, T>,
+        c: &mut [T],
+        c_stride: usize,
+    ) {
         let (k, n) = (b.k, b.n);
-        for Panel { first, width } in panels(WIDE, n) {
+        for Panel { first, width } in panels(WIDE, n).take_while(|p| p.first < size.columns) {
             let panel = &b.data[first * k..][..k * width];
-            for from in (0..k).step_by(K_BLOCK) {
-                let to = (from + K_BLOCK).min(k);
+            for from in (0..size.depth).step_by(K_BLOCK) {
+                let to = (from + K_BLOCK).min(size.depth);
                 let block = &panel[from * width..to * width];
                 let start = if from == 0 { start } else { Start::Old };
-                let p = Product { a, k, from, n, column: first, start };
+                let rows = size.rows;
+                let p = Product { a, a_stride, rows, from, n, c_stride, column: first, start };
                 if WIDE && width == WIDE_PANEL {
                     p.rows::<WIDE_ROWS, WIDE_PANEL, true>(block.as_chunks().0, c);
+                } else if WIDE && width == HALF_PANEL {
+                    p.rows::<HALF_ROWS, HALF_PANEL, true>(block.as_chunks().0, c);
                 } else if WIDE && first + LANES <= n {
                     p.rows::<NARROW_ROWS, LANES, true>(block.as_chunks().0, c);
                 } else if WIDE {
@@ -223,10 +384,13 @@ kernel! {
 /// One panel of a product, and which part of k is being walked.
 struct Product<'a, T> {
     a: &'a [T],
-    k: usize,
+    a_stride: usize,
+    rows: usize,
     /// First of the rows of B that are being walked.
     from: usize,
+    /// Columns of B, hence of C.
     n: usize,
+    c_stride: usize,
     /// First column of the panel.
     column: usize,
     start: Start<'a, T>,
@@ -237,7 +401,7 @@ impl<T: Real> Product<'_, T> {
     /// reach beyond C's last column.
     #[inline(always)]
     fn rows<const MR: usize, const W: usize, const WHOLE: bool>(&self, b: &[[T; W]], c: &mut [T]) {
-        let rows = c.len() / self.n;
+        let rows = self.rows;
         let mut r = 0;
         while r + MR <= rows {
             self.tile::<MR, W, WHOLE>(b, r, c);
@@ -265,7 +429,7 @@ impl<T: Real> Product<'_, T> {
     ) {
         // All slices are cut to one length, which is the loop's bound.
         let depth = b.len();
-        let a: [&[T]; MR] = array::from_fn(|m| &self.a[(r + m) * self.k + self.from..][..depth]);
+        let a: [&[T]; MR] = array::from_fn(|m| &self.a[(r + m) * self.a_stride + self.from..][..depth]);
         let mut acc = [[T::ZERO; W]; MR];
         for m in 0..MR {
             match self.start {
@@ -288,14 +452,17 @@ impl<T: Real> Product<'_, T> {
             }
         }
         for m in 0..MR {
-            store::<T, W, WHOLE>(&acc[m], &mut c[(r + m) * self.n..][..self.n][self.column..]);
+            let line = &mut c[(r + m) * self.c_stride + self.column..];
+            let left = (self.n - self.column).min(line.len());
+            store::<T, W, WHOLE>(&acc[m], &mut line[..left]);
         }
     }
 
     /// A row of C from this panel's first column.
     #[inline(always)]
     fn rest<'c>(&self, row: usize, c: &'c [T]) -> &'c [T] {
-        &c[row * self.n..][..self.n][self.column..]
+        let line = &c[row * self.c_stride + self.column..];
+        &line[..(self.n - self.column).min(line.len())]
     }
 }
 
@@ -339,22 +506,82 @@ pub fn matmul_tn<T: Real>(isa: Isa, a: &[T], b: &[T], (m, n): (usize, usize), c:
     assert_eq!(c.len(), m * n, "C is [{m}, {n}]");
     // Vectors run along the side that fills them: a narrow input layer or head would waste lanes.
     if !n.is_multiple_of(LANES) && m.is_multiple_of(LANES) {
-        outer::<T, true>(isa, b, a, n, m, c);
+        outer::<T, true>(isa, View::dense(b, n), View::dense(a, m), 0..n, c);
     } else {
-        outer::<T, false>(isa, a, b, m, n, c);
+        outer::<T, false>(isa, View::dense(a, m), View::dense(b, n), 0..m, c);
     }
 }
 
+/// Rows of a larger matrix: those of `data`, `stride` apart, of which the first `width` numbers
+/// are meant. The last row may end with its last number.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, T> {
+    /// From the first number on.
+    pub data: &'a [T],
+    /// Distance of two rows.
+    pub stride: usize,
+    /// Numbers of a row.
+    pub width: usize,
+}
+
+impl<'a, T> View<'a, T> {
+    /// Rows without anything between them.
+    pub fn dense(data: &'a [T], width: usize) -> Self {
+        Self { data, stride: width, width }
+    }
+
+    /// Some columns of these rows.
+    pub fn columns(self, columns: Range<usize>) -> Self {
+        let data = self.data.get(columns.start..).unwrap_or(&[]);
+        Self { data, stride: self.stride, width: columns.len() }
+    }
+
+    /// Number of rows.
+    pub fn rows(self) -> usize {
+        (self.data.len() + self.stride - self.width) / self.stride
+    }
+}
+
+/// Lines of `C += Aᵀ B`, summed over ascending rows, for rows inside larger matrices. A line's bits
+/// do not depend on which lines are computed with it.
+///
+/// # Shapes
+///
+/// `a`: `[rows, m]`; `b`: `[rows, n]`; `c`: `[lines.len(), n]`: lines `lines` of the `m`.
+///
+/// # Panics
+///
+/// If the lengths do not agree.
+pub fn matmul_tn_view<T: Real>(
+    isa: Isa,
+    a: View<'_, T>,
+    b: View<'_, T>,
+    lines: Range<usize>,
+    c: &mut [T],
+) {
+    assert_eq!(a.rows(), b.rows(), "A and B have the same number of rows");
+    assert!(lines.end <= a.width && c.len() == lines.len() * b.width, "C is [lines, n]");
+    outer::<T, false>(isa, a, b, lines, c);
+}
+
 kernel! {
-    /// `C += Aᵀ B`, or its transpose if `FLIPPED` (C is then `[n, m]`).
-    fn outer<T: Real, const FLIPPED: bool>(a: &[T], b: &[T], m: usize, n: usize, c: &mut [T]) {
+    /// Lines of `C += Aᵀ B`, or all of its transpose if `FLIPPED` (C is then `[n, m]`).
+    fn outer<T: Real, const FLIPPED: bool>(
+        a: View<'_, T>,
+        b: View<'_, T>,
+        lines: Range<usize>,
+        c: &mut [T],
+    ) {
+        let n = b.width;
         for Panel { first: column, width } in panels(WIDE, n) {
-            let o = Outer { a, b, m, n, column, b_width: n, b_column: column };
+            let o = Outer { a, b, b_column: column, n, column, first: lines.start, m: lines.len() };
             let whole = column + width <= n;
             if WIDE && width == WIDE_PANEL && n > WIDE_PANEL && !FLIPPED {
                 packed_outer(&o, c);
             } else if WIDE && width == WIDE_PANEL {
                 o.lines::<WIDE_ROWS, WIDE_PANEL, FLIPPED, true>(c);
+            } else if WIDE && width == HALF_PANEL {
+                o.lines::<HALF_ROWS, HALF_PANEL, FLIPPED, true>(c);
             } else if WIDE && whole {
                 o.lines::<NARROW_ROWS, LANES, FLIPPED, true>(c);
             } else if WIDE {
@@ -373,28 +600,33 @@ kernel! {
 #[inline(always)]
 fn packed_outer<T: Real>(o: &Outer<'_, T>, c: &mut [T]) {
     let mut panel = [[T::ZERO; WIDE_PANEL]; K_BLOCK];
-    for (a, b) in o.a.chunks(K_BLOCK * o.m).zip(o.b.chunks(K_BLOCK * o.n)) {
-        let rows = a.len() / o.m;
-        for (to, from) in panel.iter_mut().zip(b.chunks_exact(o.n)) {
+    let (a, b) = (o.a.data.chunks(K_BLOCK * o.a.stride), o.b.data.chunks(K_BLOCK * o.b.stride));
+    for (a, b) in a.zip(b) {
+        let (a, from) = (View { data: a, ..o.a }, View { data: b, ..o.b });
+        let rows = a.rows();
+        for (to, from) in panel.iter_mut().zip(from.data.chunks(o.b.stride)) {
             *to = load::<T, WIDE_PANEL, true>(&from[o.column..]);
         }
-        let b = panel[..rows].as_flattened();
-        let o = Outer { a, b, b_width: WIDE_PANEL, b_column: 0, ..*o };
+        let b = View::dense(panel[..rows].as_flattened(), WIDE_PANEL);
+        let o = Outer { a, b, b_column: 0, ..*o };
         o.lines::<WIDE_ROWS, WIDE_PANEL, false, true>(c);
     }
 }
 
 /// One panel of columns of `Aᵀ B`.
 struct Outer<'a, T> {
-    a: &'a [T],
-    b: &'a [T],
-    m: usize,
+    a: View<'a, T>,
+    b: View<'a, T>,
+    /// First column of the panel in B's rows.
+    b_column: usize,
+    /// Columns of C.
     n: usize,
     /// First column in C.
     column: usize,
-    /// Columns of the array that the panel is read from, and the first one there.
-    b_width: usize,
-    b_column: usize,
+    /// First of the lines, a column of A.
+    first: usize,
+    /// Number of lines.
+    m: usize,
 }
 
 impl<T: Real> Outer<'_, T> {
@@ -434,9 +666,15 @@ impl<T: Real> Outer<'_, T> {
                 acc[i] = load::<T, W, WHOLE>(&c[(line + i) * self.n..][..self.n][self.column..]);
             }
         }
-        for (a, b) in self.a.chunks_exact(self.m).zip(self.b.chunks_exact(self.b_width)) {
-            let a: &[T; MR] = a[line..].first_chunk().expect("MR columns are left");
-            let b = load::<T, W, WHOLE>(&b[self.b_column..]);
+        let rows = self.a.data.chunks(self.a.stride).zip(self.b.data.chunks(self.b.stride));
+        for (a, b) in rows {
+            let a: &[T; MR] = a[self.first + line..].first_chunk().expect("MR columns are left");
+            let b = &b[self.b_column..];
+            let b = if WHOLE {
+                load::<T, W, true>(b)
+            } else {
+                load::<T, W, false>(&b[..W.min(self.n - self.column)])
+            };
             for i in 0..MR {
                 for j in 0..W {
                     acc[i][j] = a[i].mul_add(b[j], acc[i][j]);

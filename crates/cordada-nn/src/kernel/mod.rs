@@ -24,7 +24,7 @@ mod reduce;
 mod transpose;
 
 pub use elementwise::{exp_f32, ln_f32, reciprocal_f32, tanh_f32};
-pub use matmul::{Panels, Start, matmul, matmul_tn};
+pub use matmul::{Panels, Size, Start, View, matmul, matmul_tn, matmul_tn_view, matmul_view};
 pub use peak::{CHAINS, multiply_add_chains};
 pub use reduce::{add_assign, column_sums, dot, sum_squares};
 pub use transpose::transpose;

@@ -43,7 +43,7 @@ macro_rules! with_mask {
 
 /// p · x with 0 · ∞ = 0: an impossible action adds nothing to an expectation. NaN stays NaN.
 #[inline(always)]
-pub(super) fn expected<F: Real>(p: F, x: F) -> F {
+pub(crate) fn expected<F: Real>(p: F, x: F) -> F {
     if p == F::ZERO { F::ZERO } else { p * x }
 }
 

@@ -17,6 +17,9 @@
 //! allowed actions: probabilities are a softmax over these alone, and a masked logit has no
 //! influence and a gradient of exactly 0. The other families take no mask.
 //!
+//! [`LogitFilter`] changes the logits of a choice before it is made: temperature, and the filters
+//! that language models are sampled with.
+//!
 //! Functions that make a gradient add to it, so that parts of an objective can be put together.
 //! The equations stand in the families' files.
 
@@ -28,6 +31,7 @@ mod family;
 mod gaussian;
 #[cfg(test)]
 mod gradient_tests;
+mod logit_filter;
 mod multi_categorical;
 mod special;
 mod squashed;
@@ -38,8 +42,10 @@ use cordada_nn::kernel::Isa;
 
 pub use bernoulli::Bernoulli;
 pub use beta::Beta;
+pub(crate) use categorical::expected;
 pub use categorical::{Categorical, gumbel};
 pub use gaussian::DiagGaussian;
+pub use logit_filter::{FilterScratch, LogitFilter};
 pub use multi_categorical::MultiCategorical;
 pub use squashed::SquashedGaussian;
 

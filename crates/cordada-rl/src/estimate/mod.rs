@@ -14,15 +14,24 @@
 //! ```
 //!
 //! and both kinds of end stop a recursion, for the next row belongs to another episode.
+//!
+//! Responses of a language model are episodes whose steps are tokens. Their arrays are ragged: the
+//! tokens of all responses one after another, with a list of lengths and no padding. Such an array
+//! is a [`Segment`] of one environment, so [`gae`] and the returns serve tokens as they are, with
+//! outcomes from [`response_outcomes`].
 
 mod categorical_projection;
 mod episode;
 mod gae;
+mod group;
 pub mod kl;
 mod moments;
 mod returns;
 pub mod td_target;
+mod token;
+mod token_reward;
 mod vtrace;
+mod whiten;
 
 use cordada_env::Outcome;
 use cordada_nn::Real;
@@ -30,9 +39,16 @@ use cordada_nn::Real;
 pub use categorical_projection::Support;
 pub use episode::{EpisodeStats, episode_stats};
 pub use gae::gae;
+pub use group::{
+    AdvantageNorm, GroupScale, RewardAggregation, group_advantages, has_signal,
+    leave_one_out_advantages, multi_reward_advantages,
+};
 pub use moments::{Standardizer, explained_variance, normalize_advantages};
 pub use returns::{discounted_returns, n_step_returns, reward_to_go, td_lambda_returns};
+pub use token::{Completion, completion, completion_mask, per_token, response_outcomes};
+pub use token_reward::{soft_overlong_penalty, token_rewards};
 pub use vtrace::{VtraceConfig, vtrace};
+pub use whiten::{Center, Denominator, Whitening};
 
 /// A stretch of T steps in N environments, which episodes may begin, end or cross.
 ///

@@ -4,7 +4,7 @@
 use cordada_nn::Real;
 
 /// Mean, and sum of squared deviations from it.
-fn mean_and_squares(xs: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+pub(super) fn mean_and_squares(xs: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let (sum, len) = xs.clone().fold((0.0, 0_usize), |(sum, len), x| (sum + x, len + 1));
     let mean = sum / len as f64;
     (mean, xs.map(|x| (x - mean) * (x - mean)).sum())

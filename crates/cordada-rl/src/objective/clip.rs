@@ -40,6 +40,13 @@ impl<F: Real> ClipRange<F> {
     pub fn asymmetric(eps_low: F, eps_high: F) -> Self {
         Self { low: F::ONE - eps_low, high: F::ONE + eps_high }
     }
+
+    /// (−∞, `max_ratio`]: no lower bound. With A = 1 the clipped surrogate then *is*
+    /// min(r, `max_ratio`), the truncated importance weight of [`cispo`](super::cispo).
+    #[inline(always)]
+    pub fn at_most(max_ratio: F) -> Self {
+        Self { low: F::NEG_INFINITY, high: max_ratio }
+    }
 }
 
 impl<F: Real> From<F> for ClipRange<F> {
@@ -105,9 +112,12 @@ pub fn clipped_surrogate<F: Real>(
 /// Where A < 0 the inner min has no lower bound in r; there c A is one. `dual_clip` is c > 1; the
 /// paper has 3.
 ///
+/// The two-sided clip of INTELLECT-2, `min( min(r, δ) A, clip(r) A )`, is the same function with
+/// c = δ, as long as δ ≥ 1 + ε; it has δ = 4.
+///
 /// # Source
 ///
-/// Ye et al. 2020, arXiv:1912.09729, eq. (5).
+/// Ye et al. 2020, arXiv:1912.09729, eq. (5); Prime Intellect 2025, arXiv:2505.07291.
 #[inline(always)]
 pub fn dual_clipped_surrogate<F: Real>(
     log_prob: F,
@@ -177,6 +187,27 @@ mod tests {
         assert!((got.objective + 4.0).abs() < 1e-14 && (got.psi + 4.0).abs() < 1e-14);
         let got = dual_clipped_surrogate(0.1_f64.ln(), 0.0, 2.0, 0.2, 3.0);
         assert!((got.objective - 0.2).abs() < 1e-14 && (got.psi - 0.2).abs() < 1e-14);
+    }
+
+    #[test]
+    fn without_a_lower_bound_a_ratio_is_truncated() {
+        for ratio in [0.01, 0.9, 2.9] {
+            let got = clipped_surrogate(f64::ln(ratio), 0.0, 1.0, ClipRange::at_most(3.0));
+            assert!((got.objective - ratio).abs() < 1e-14 && !got.clipped);
+        }
+        let got = clipped_surrogate(9.0_f64.ln(), 0.0, 1.0, ClipRange::at_most(3.0));
+        assert_eq!((got.objective, got.clipped), (3.0, true));
+    }
+
+    #[test]
+    fn the_two_sided_clip_is_the_dual_one() {
+        for ratio in [0.3, 0.9, 1.1, 1.3, 1.6, 5.0_f64] {
+            for advantage in [-2.0, 2.0] {
+                let two_sided = (ratio.min(1.5) * advantage).min(ratio.clamp(0.8, 1.2) * advantage);
+                let got = dual_clipped_surrogate(ratio.ln(), 0.0, advantage, 0.2, 1.5);
+                assert!((got.objective - two_sided).abs() < 1e-14, "r = {ratio}, A = {advantage}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,608 @@
+//! Alignment: sample responses, score them, and ascend a surrogate of the score. One loop for all
+//! of [`METHODS`](super::METHODS).
+
+use cordada_env::{Persist, StateReader, StateWriter, Stream, role};
+use cordada_nn::OptimizerConfig;
+use cordada_rl::estimate::soft_overlong_penalty;
+use cordada_rl::objective::{
+    Aggregation, BatchCounts, ClipRange, ProportionalKl, SequenceRatio, ValueClip, cispo,
+    clipped_surrogate, clipped_value_loss, kl_loss, sequence_surrogate,
+};
+
+use super::advantage::{Advantages, Baseline, Responses};
+use super::method::AlignSettings;
+use super::metrics::{Mean, Spread};
+use super::stage::{Broken, Stage, StageReport};
+use super::state::{load_model, save_model};
+use crate::data::{Batches, Example, Order};
+use crate::reward::{Response, Reward};
+use crate::tokenizer::{Special, Tokenizer};
+use crate::{
+    Completion, CompletionScores, Derivatives, Error, Finish, Group, Model, Request, Sampling,
+    StepSettings,
+};
+
+/// A prompt, ready to be sampled from.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// What a verifier may need to know.
+    pub example: Example,
+    /// Its text, as the model sees it.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+}
+
+/// What alignment works with.
+#[derive(Debug)]
+pub struct AlignSetup {
+    /// Switches of the method.
+    pub settings: AlignSettings,
+    /// The policy, trainable; with a value head if the settings have a critic.
+    pub model: Model<f32>,
+    /// The model that the KL is taken to, where it is not the policy without its adapter.
+    pub reference: Option<Model<f32>>,
+    /// Of the model.
+    pub tokenizer: Tokenizer,
+    /// Prompts to sample from.
+    pub prompts: Vec<Prompt>,
+    /// Scores responses.
+    pub reward: Box<dyn Reward>,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Of every random stream.
+    pub seed: u64,
+}
+
+/// Alignment under way.
+#[derive(Debug)]
+pub struct Align {
+    setup: AlignSetup,
+    sampling: Sampling,
+    /// Which prompts come next, one at a time.
+    cursor: Batches,
+    shuffles: u32,
+    beta: f64,
+    baseline: Baseline,
+    step: u64,
+    /// Responses sampled so far: the next random stream.
+    sampled: u64,
+    last: Batch,
+}
+
+/// The responses of a step, as they were sampled and scored.
+#[derive(Clone, Debug, Default)]
+struct Batch {
+    /// Prompts, and each one's completions.
+    prompts: Vec<usize>,
+    completions: Vec<Vec<Completion<f32>>>,
+    texts: Vec<String>,
+    scores: Vec<f64>,
+}
+
+/// What a pass over the responses tells.
+#[derive(Debug, Default)]
+struct Pass {
+    objective: Mean,
+    entropy: Mean,
+    clipped: Mean,
+    ratio: Spread,
+    /// k3 of the policy before and after the steps so far.
+    old_kl: Mean,
+    value_loss: Mean,
+    grad_norm: Mean,
+    /// Largest |ln π − ln π_old| of the first minibatch, in which nothing has moved yet.
+    mismatch: f64,
+}
+
+impl Align {
+    /// At the beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] if there are no prompts or one is too long for the model.
+    pub fn new(setup: AlignSetup) -> Result<Self, Error> {
+        let s = &setup.settings;
+        if setup.prompts.is_empty() {
+            return Err(Error::Setting("there are no prompts to sample from".into()));
+        }
+        let positions = setup.model.transformer().config().max_positions;
+        let longest = setup.prompts.iter().map(|p| p.tokens.len()).max().unwrap_or(0);
+        if longest + s.max_new_tokens > positions {
+            return Err(Error::Setting(format!(
+                "max_new_tokens = {} after a prompt of {longest} tokens is more than the model's \
+                 {positions} positions; lower it, or shorten the prompts",
+                s.max_new_tokens
+            )));
+        }
+        let sampling = Sampling {
+            temperature: s.temperature,
+            max_new_tokens: s.max_new_tokens,
+            stop_tokens: setup.model.transformer().config().eos_token_ids.clone(),
+            ..Sampling::default()
+        };
+        let lengths = setup.prompts.iter().map(|p| p.tokens.len()).collect();
+        let cursor = Batches::new(lengths, 1, Order::Shuffled, setup.seed)?;
+        Ok(Self {
+            beta: s.kl_coef,
+            setup,
+            sampling,
+            cursor,
+            shuffles: 0,
+            baseline: Baseline::default(),
+            step: 0,
+            sampled: 0,
+            last: Batch::default(),
+        })
+    }
+
+    /// The optimizer that its model needs.
+    pub fn optimizer(settings: &AlignSettings) -> OptimizerConfig {
+        match OptimizerConfig::adamw() {
+            OptimizerConfig::AdamW { beta1, beta2, eps, amsgrad, .. } => OptimizerConfig::AdamW {
+                beta1,
+                beta2,
+                eps,
+                amsgrad,
+                weight_decay: settings.weight_decay,
+            },
+            other => other,
+        }
+    }
+
+    /// The model as it is now, and its tokenizer, for looking at on the way.
+    pub fn model_and_tokenizer(&mut self) -> (&mut Model<f32>, &Tokenizer) {
+        (&mut self.setup.model, &self.setup.tokenizer)
+    }
+
+    /// The model, when training is over.
+    pub fn into_model(self) -> (Model<f32>, Tokenizer) {
+        (self.setup.model, self.setup.tokenizer)
+    }
+
+    /// Samples and scores the responses of some prompts.
+    fn sample(&mut self, prompts: Vec<usize>) -> Result<Batch, Error> {
+        let g = self.setup.settings.group_size;
+        let requests: Vec<Request> = prompts
+            .iter()
+            .map(|&p| {
+                let stream = self.sampled as u32;
+                self.sampled += g as u64;
+                Request { prompt: self.setup.prompts[p].tokens.clone(), samples: g, stream }
+            })
+            .collect();
+        let completions =
+            self.setup.model.generate(&requests, &self.sampling, self.setup.seed, None)?;
+        let mut texts = Vec::with_capacity(prompts.len() * g);
+        for completion in completions.iter().flatten() {
+            texts.push(self.setup.tokenizer.decode(text_tokens(completion), Special::Skip)?);
+        }
+        let all = prompts.iter().flat_map(|&p| std::iter::repeat_n(p, g));
+        let responses: Vec<Response<'_>> = all
+            .zip(completions.iter().flatten().zip(&texts))
+            .map(|(p, (completion, text))| Response {
+                example: &self.setup.prompts[p].example,
+                prompt: &self.setup.prompts[p].text,
+                text,
+                tokens: completion.tokens.len(),
+                finish: completion.finish,
+            })
+            .collect();
+        let scores = self.setup.reward.score(&responses)?;
+        Ok(Batch { prompts, completions, texts, scores })
+    }
+
+    /// The responses of a step; prompts whose responses all scored the same are replaced by others,
+    /// as often as the settings say. Also the number of prompts that were replaced.
+    fn collect(&mut self) -> Result<(Batch, usize), Error> {
+        let (wanted, g) = (self.setup.settings.prompts_per_step, self.setup.settings.group_size);
+        let prompts = (0..wanted).map(|_| self.cursor.next_batch()[0]).collect();
+        let mut batch = self.sample(prompts)?;
+        let mut replaced = 0;
+        for _ in 0..self.setup.settings.resample {
+            let dull: Vec<usize> = (0..wanted)
+                .filter(|&i| {
+                    let scores = &batch.scores[i * g..(i + 1) * g];
+                    !cordada_rl::estimate::has_signal(scores)
+                })
+                .collect();
+            if dull.is_empty() {
+                break;
+            }
+            replaced += dull.len();
+            let prompts = (0..dull.len()).map(|_| self.cursor.next_batch()[0]).collect();
+            let fresh = self.sample(prompts)?;
+            for (j, &i) in dull.iter().enumerate() {
+                batch.prompts[i] = fresh.prompts[j];
+                batch.completions[i].clone_from(&fresh.completions[j]);
+                for k in 0..g {
+                    batch.texts[i * g + k].clone_from(&fresh.texts[j * g + k]);
+                    batch.scores[i * g + k] = fresh.scores[j * g + k];
+                }
+            }
+        }
+        Ok((batch, replaced))
+    }
+
+    fn groups(&self, batch: &Batch) -> Vec<Group> {
+        let prompts = batch.prompts.iter().zip(&batch.completions);
+        prompts
+            .map(|(&p, completions)| {
+                let tokens = completions.iter().map(|c| c.tokens.clone()).collect();
+                Group::new(self.setup.prompts[p].tokens.clone(), tokens)
+            })
+            .collect()
+    }
+
+    /// Scores, with what the settings add for responses that were cut or came near it.
+    fn shaped_scores(&self, batch: &Batch) -> Vec<f32> {
+        let s = &self.setup.settings;
+        let completions = batch.completions.iter().flatten();
+        completions
+            .zip(&batch.scores)
+            .map(|(completion, &score)| {
+                let cut = completion.finish != Finish::StopToken;
+                let mut score = score;
+                if cut && s.mask_truncated {
+                    return f32::NAN;
+                }
+                if cut {
+                    score += s.truncation_penalty;
+                }
+                if s.overlong_buffer > 0 {
+                    let length = completion.tokens.len();
+                    score += soft_overlong_penalty(length, s.max_new_tokens, s.overlong_buffer);
+                }
+                score as f32
+            })
+            .collect()
+    }
+
+    /// What the advantages are made of.
+    fn responses(&mut self, batch: &Batch, groups: &[Group]) -> Responses {
+        let completions = || batch.completions.iter().flatten();
+        let scores = self.shaped_scores(batch);
+        let s = &mut self.setup;
+        let temperature = s.settings.temperature;
+        let reference = match (&mut s.reference, self.beta > 0.0 || s.settings.kl_limit.is_some()) {
+            (_, false) => Vec::new(),
+            (Some(reference), true) => reference.log_prob(groups, temperature).log_prob,
+            (None, true) => s.model.base_log_prob(groups, temperature).log_prob,
+        };
+        let values = if s.settings.has_critic() {
+            s.model.log_prob(groups, temperature).value
+        } else {
+            Vec::new()
+        };
+        Responses {
+            lengths: completions().map(|c| c.tokens.len()).collect(),
+            scores,
+            old_log_prob: completions().flat_map(|c| c.log_prob.iter().copied()).collect(),
+            ref_log_prob: reference,
+            values,
+        }
+    }
+
+    /// Passes over the responses: the gradient steps.
+    fn learn(&mut self, groups: &[Group], responses: &Responses, targets: &Advantages) -> Pass {
+        let s = self.setup.settings.clone();
+        let (g, n) = (s.group_size, groups.len());
+        let mut starts = vec![0];
+        for &length in &responses.lengths {
+            starts.push(starts[starts.len() - 1] + length);
+        }
+        let learning_rate = s.learning_rate.at(self.step as f64 / self.setup.total_steps as f64);
+        let mut pass = Pass::default();
+        for epoch in 0..s.epochs {
+            let mut order: Vec<usize> = (0..n).collect();
+            Stream::new(self.setup.seed, role::SHUFFLE, self.shuffles).shuffle(&mut order);
+            self.shuffles = (self.shuffles + 1) & (u32::MAX >> 1);
+            for minibatch in 0..s.minibatches {
+                let range = n * minibatch / s.minibatches..n * (minibatch + 1) / s.minibatches;
+                let chosen = &order[range];
+                let part: Vec<Group> = chosen.iter().map(|&i| groups[i].clone()).collect();
+                let numbers: Vec<usize> =
+                    chosen.iter().flat_map(|&i| i * g..(i + 1) * g).collect();
+                let objective = Surrogate {
+                    settings: &s,
+                    beta: self.beta,
+                    responses,
+                    targets,
+                    starts: &starts,
+                    counts: BatchCounts::of(numbers.iter().map(|&i| responses.lengths[i])),
+                    policy: self.step >= s.value_warmup,
+                };
+                let first = epoch == 0 && minibatch == 0;
+                self.setup.model.score(&part, s.temperature, &mut |i, scores, d| {
+                    objective.derive(numbers[i], scores, d, &mut pass, first);
+                });
+                let norm = self.setup.model.step(StepSettings {
+                    learning_rate,
+                    value_learning_rate: learning_rate * s.value_learning_rate_factor,
+                    max_grad_norm: s.max_grad_norm,
+                });
+                pass.grad_norm.add(norm);
+                if !norm.is_finite() {
+                    return pass;
+                }
+            }
+        }
+        pass
+    }
+
+    fn report(&self, batch: &Batch, responses: &Responses, pass: &Pass, replaced: usize) -> StageReport {
+        let n = batch.scores.len() as f64;
+        let share = |f: &dyn Fn(&Completion<f32>) -> bool| {
+            batch.completions.iter().flatten().filter(|c| f(c)).count() as f64 / n
+        };
+        let scores: Spread = batch.scores.iter().copied().filter(|s| !s.is_nan()).collect();
+        let lengths: Spread = responses.lengths.iter().map(|&l| l as f64).collect();
+        let kl: Spread = responses.kl_per_response().into_iter().collect();
+        let mut metrics = vec![
+            ("reward/mean", scores.mean()),
+            ("reward/std", scores.std()),
+            ("reward/no_signal", responses.share_without_signal(self.setup.settings.group_size)),
+            ("reward/replaced_prompts", replaced as f64),
+            ("reward/unscored", batch.scores.iter().filter(|s| s.is_nan()).count() as f64),
+            ("response/length", lengths.mean()),
+            ("response/cut", share(&|c| c.finish != Finish::StopToken)),
+            ("train/objective", pass.objective.get()),
+            ("train/entropy", pass.entropy.get()),
+            ("train/clip_fraction", pass.clipped.get()),
+            ("train/approx_kl", pass.old_kl.get()),
+            ("train/ratio_min", pass.ratio.min()),
+            ("train/ratio_max", pass.ratio.max()),
+            ("train/grad_norm", pass.grad_norm.get()),
+            ("train/sampling_mismatch", pass.mismatch),
+        ];
+        if kl.count() > 0 {
+            metrics.push(("kl/response", kl.mean()));
+            metrics.push(("kl/coefficient", self.beta));
+        }
+        if self.setup.settings.has_critic() {
+            metrics.push(("train/value_loss", pass.value_loss.get()));
+        }
+        let mut warnings = Vec::new();
+        if kl.count() > 1 && kl.mean() < -4.0 * kl.standard_error() - 1e-6 {
+            warnings.push(format!(
+                "the mean KL to the reference is {:.4}, below zero by more than its error of {:.4}: \
+                 a KL divergence cannot be; sampling and training disagree about the policy",
+                kl.mean(),
+                kl.standard_error()
+            ));
+        }
+        if pass.mismatch > 0.0 {
+            warnings.push(format!(
+                "log-probabilities at sampling and in training differ by up to {:e}; they should be \
+                 the same bits",
+                pass.mismatch
+            ));
+        }
+        StageReport { metrics, warnings }
+    }
+}
+
+/// The tokens of a completion that are text: without the token that ended it.
+fn text_tokens(completion: &Completion<f32>) -> &[u32] {
+    match completion.finish {
+        Finish::StopToken => &completion.tokens[..completion.tokens.len() - 1],
+        _ => &completion.tokens,
+    }
+}
+
+/// The objective of one minibatch.
+struct Surrogate<'a> {
+    settings: &'a AlignSettings,
+    beta: f64,
+    responses: &'a Responses,
+    targets: &'a Advantages,
+    /// First token of each response.
+    starts: &'a [usize],
+    counts: BatchCounts,
+    /// Whether the policy learns, and not only the critic.
+    policy: bool,
+}
+
+impl Surrogate<'_> {
+    /// Derivatives of response i's tokens.
+    fn derive(
+        &self,
+        i: usize,
+        scores: CompletionScores<'_, f32>,
+        d: Derivatives<'_, f32>,
+        pass: &mut Pass,
+        first: bool,
+    ) {
+        let s = self.settings;
+        let tokens = self.starts[i]..self.starts[i + 1];
+        let old = &self.responses.old_log_prob[tokens.clone()];
+        let advantages = &self.targets.advantages[tokens.clone()];
+        for (&new, &old) in scores.log_prob.iter().zip(old) {
+            let log_ratio = f64::from(new) - f64::from(old);
+            if first {
+                pass.mismatch = pass.mismatch.max(log_ratio.abs());
+            }
+            pass.ratio.add(log_ratio.exp());
+            pass.old_kl.add(log_ratio.exp_m1() - log_ratio);
+        }
+        scores.entropy.iter().for_each(|&h| pass.entropy.add(f64::from(h)));
+        let weight: f32 = self.aggregation().token_weight(self.counts, tokens.len());
+        if self.policy {
+            self.surrogate(scores.log_prob, old, advantages, weight, d.log_prob, pass);
+            self.penalty(scores.log_prob, &tokens, weight, d.log_prob);
+            d.entropy.fill(s.entropy_coef as f32 * weight);
+        }
+        // Values are averaged over tokens whatever the policy's aggregation.
+        let weight: f32 = Aggregation::TokenMean.token_weight(self.counts, tokens.len());
+        for (t, d_value) in d.value.iter_mut().enumerate() {
+            let (old, target) = (self.responses.values[tokens.start + t], self.targets.returns[tokens.start + t]);
+            let clip = ValueClip::Max(s.value_clip as f32);
+            let term = clipped_value_loss(scores.value[t], old, target, clip);
+            pass.value_loss.add(f64::from(term.loss));
+            *d_value = -(s.value_coef as f32) * term.d_value * weight;
+        }
+    }
+
+    fn aggregation(&self) -> Aggregation {
+        match self.settings.aggregation.as_str() {
+            "token" => Aggregation::TokenMean,
+            "sum" => Aggregation::SequenceSum,
+            "constant" => Aggregation::Constant { max_length: self.settings.max_new_tokens },
+            _ => Aggregation::SequenceMean,
+        }
+    }
+
+    /// ψ of the policy's part.
+    fn surrogate(
+        &self,
+        log_prob: &[f32],
+        old: &[f32],
+        advantages: &[f32],
+        weight: f32,
+        psi: &mut [f32],
+        pass: &mut Pass,
+    ) {
+        let s = self.settings;
+        let clip = ClipRange::asymmetric(s.clip_low as f32, s.clip_high as f32);
+        let mut tell = |objective: f32, clipped: bool| {
+            pass.objective.add(f64::from(objective));
+            pass.clipped.add(f64::from(u8::from(clipped)));
+        };
+        match s.objective.as_str() {
+            "sequence" | "product" => {
+                let (kind, scale) = if s.objective == "sequence" {
+                    // The ratio's derivative has 1 / T of its own, which the weight has too.
+                    (SequenceRatio::GeometricMean, weight * log_prob.len() as f32)
+                } else {
+                    (SequenceRatio::Product, weight)
+                };
+                let advantage = advantages.first().copied().unwrap_or(0.0);
+                let term = sequence_surrogate(kind, log_prob, old, advantage, clip, psi);
+                tell(term.objective, term.clipped);
+                psi.iter_mut().for_each(|psi| *psi *= scale);
+            }
+            name => {
+                let tokens = log_prob.iter().zip(old).zip(advantages).zip(psi);
+                for (((&new, &old), &advantage), psi) in tokens {
+                    let term = if name == "cispo" {
+                        cispo(new, old, advantage, s.clip_high as f32)
+                    } else {
+                        clipped_surrogate(new, old, advantage, clip)
+                    };
+                    tell(term.objective, term.clipped);
+                    *psi = term.psi * weight;
+                }
+            }
+        }
+    }
+
+    /// The KL in the loss.
+    fn penalty(
+        &self,
+        log_prob: &[f32],
+        tokens: &std::ops::Range<usize>,
+        weight: f32,
+        psi: &mut [f32],
+    ) {
+        let Some(reference) = self.responses.ref_log_prob.get(tokens.clone()) else { return };
+        if self.settings.kl_in != "loss" {
+            return;
+        }
+        let estimator = self.settings.kl_estimator();
+        for ((&new, &reference), psi) in log_prob.iter().zip(reference).zip(psi) {
+            let term = kl_loss(estimator, new, reference);
+            *psi -= self.beta as f32 * term.d_log_prob * weight;
+        }
+    }
+}
+
+impl Stage for Align {
+    fn iterate(&mut self) -> Result<StageReport, Error> {
+        let (batch, replaced) = self.collect()?;
+        let groups = self.groups(&batch);
+        let responses = self.responses(&batch, &groups);
+        let targets = responses.advantages(&self.setup.settings, self.beta, &mut self.baseline);
+        self.last = batch;
+        let pass = self.learn(&groups, &responses, &targets);
+        let report = self.report(&self.last, &responses, &pass, replaced);
+        if !pass.grad_norm.get().is_finite() {
+            return Err(Error::Setting(format!(
+                "the gradient of step {} is not finite; nothing was changed. The batch is saved; \
+                 lower the learning rate, or look at its scores",
+                self.step
+            )));
+        }
+        let kl = responses.kl_per_response();
+        if !kl.is_empty() {
+            let mean = kl.iter().sum::<f64>() / kl.len() as f64;
+            if self.setup.settings.kl_limit.is_some_and(|limit| mean > limit) {
+                return Err(Error::Setting(format!(
+                    "the mean KL of step {} is {mean:.2}, above kl_limit; the batch is saved. \
+                     Raise kl_coef, lower the learning rate, or raise kl_limit",
+                    self.step
+                )));
+            }
+            if let Some(target) = self.setup.settings.kl_target {
+                let horizon = self.setup.settings.kl_horizon;
+                let mut controller = ProportionalKl { beta: self.beta, target, horizon };
+                controller.update(mean, kl.len());
+                self.beta = controller.beta;
+            }
+        }
+        self.step += 1;
+        Ok(report)
+    }
+
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn total_steps(&self) -> u64 {
+        self.setup.total_steps
+    }
+
+    fn model(&self) -> &Model<f32> {
+        &self.setup.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.setup.tokenizer
+    }
+
+    fn last_batch(&self) -> Vec<Broken> {
+        let g = self.setup.settings.group_size;
+        let prompts = self.last.prompts.iter().flat_map(|&p| std::iter::repeat_n(p, g));
+        prompts
+            .zip(self.last.texts.iter().zip(&self.last.scores))
+            .map(|(p, (text, &score))| Broken {
+                prompt: self.setup.prompts[p].text.clone(),
+                response: text.clone(),
+                score: score.is_finite().then_some(score),
+            })
+            .collect()
+    }
+
+    fn save(&self, w: &mut StateWriter) {
+        w.u64(self.step);
+        w.u64(self.sampled);
+        w.u64(u64::from(self.shuffles));
+        w.f64(self.beta);
+        let (mean, batches) = self.baseline.state();
+        w.f64(mean);
+        w.u64(batches);
+        self.cursor.save(w);
+        save_model(&self.setup.model, w);
+    }
+
+    fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), Error> {
+        let state = |e: cordada_env::StateError| Error::Setting(e.to_string());
+        self.step = r.u64().map_err(state)?;
+        self.sampled = r.u64().map_err(state)?;
+        self.shuffles = r.u64().map_err(state)? as u32;
+        self.beta = r.f64().map_err(state)?;
+        self.baseline =
+            Baseline::restore(r.f64().map_err(state)?, r.u64().map_err(state)?);
+        self.cursor.load(r).map_err(state)?;
+        load_model(&mut self.setup.model, r)
+    }
+}
