@@ -139,11 +139,8 @@ impl Estimate {
         let n = numbers.len() as f64;
         let mean = numbers.iter().sum::<f64>() / n;
         let squares: f64 = numbers.iter().map(|x| (x - mean).powi(2)).sum();
-        let half_width = if numbers.len() < 2 {
-            0.0
-        } else {
-            NORMAL_95 * (squares / (n - 1.0) / n).sqrt()
-        };
+        let half_width =
+            if numbers.len() < 2 { 0.0 } else { NORMAL_95 * (squares / (n - 1.0) / n).sqrt() };
         Self { mean, half_width }
     }
 }
@@ -250,7 +247,8 @@ mod tests {
         let (mut model, tokenizer) = model();
         let sampling = Sampling { max_new_tokens: 12, ..Sampling::default() };
         let stop = ["ab".to_string()];
-        let ask = Asking { tokenizer: &tokenizer, sampling: &sampling, stop: &stop, samples: 8, seed: 4 };
+        let ask =
+            Asking { tokenizer: &tokenizer, sampling: &sampling, stop: &stop, samples: 8, seed: 4 };
         let prompt = |text: &str| Prompt {
             example: Example::new(text),
             text: text.into(),

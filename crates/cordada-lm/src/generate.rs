@@ -23,9 +23,9 @@ use crate::transformer::{Adapter, Chunk, LayerTape, Transformer, Weights};
 
 /// Sequences that one thread decodes side by side: enough rows to keep the multipliers busy, few
 /// enough for their caches to stay near.
-const SLOTS: usize = 32;
+pub(crate) const SLOTS: usize = 32;
 /// Rows of prompts that are read in one pass.
-const PREFILL_ROWS: usize = 512;
+pub(crate) const PREFILL_ROWS: usize = 512;
 
 /// A prompt, and how many completions are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -98,15 +98,6 @@ struct Piece<'a, T> {
 }
 
 impl<T: Real> Head<'_, T> {
-    /// Rows of logits that a block holds.
-    fn block_rows(&self, targets: usize, threads: usize) -> usize {
-        if targets * self.vocab_size <= KEPT {
-            targets
-        } else {
-            (BLOCK / self.vocab_size).max(MIN_ROWS) * threads
-        }
-    }
-
     /// Log-probabilities, entropies and values of all targets.
     pub(crate) fn forward(
         &self,
@@ -119,7 +110,7 @@ impl<T: Real> Head<'_, T> {
         for buffer in [&mut tape.log_prob, &mut tape.entropy, &mut tape.lse] {
             buffer.resize(n, T::ZERO);
         }
-        let rows = self.block_rows(n, threads.count());
+        let rows = block_rows(n, self.vocab_size, threads.count());
         tape.logits.resize(rows * self.vocab_size, T::ZERO);
         for block in blocks(n, rows) {
             let mut pieces = self.pieces(t, tape, None, &block, threads.count());
@@ -156,7 +147,7 @@ impl<T: Real> Head<'_, T> {
         threads: &Threads,
     ) {
         let (n, v, d) = (t.tokens.len(), self.vocab_size, self.hidden_size);
-        let rows = self.block_rows(n, threads.count());
+        let rows = block_rows(n, self.vocab_size, threads.count());
         let kept = rows == n;
         let backward = self.packed.backward.as_ref().expect("weights packed for training");
         for block in blocks(n, rows) {
@@ -254,6 +245,15 @@ impl<T: Real> ValueHead<T> {
                 }
             }
         }
+    }
+}
+
+/// Rows of logits that a block holds.
+pub(crate) fn block_rows(targets: usize, vocab_size: usize, threads: usize) -> usize {
+    if targets * vocab_size <= KEPT {
+        targets
+    } else {
+        (BLOCK / vocab_size).max(MIN_ROWS) * threads
     }
 }
 

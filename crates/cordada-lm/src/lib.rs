@@ -20,6 +20,7 @@ pub mod init;
 mod head;
 mod model;
 mod parallel;
+pub mod plan;
 pub mod reward;
 pub mod shape;
 pub mod tasks;

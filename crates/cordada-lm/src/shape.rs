@@ -196,7 +196,10 @@ mod tests {
             refused(Shape { num_kv_heads: 3, ..one }, llama),
             "kv-heads = 3: heads = 4 is no multiple of it"
         );
-        assert_eq!(refused(Shape { num_layers: 0, ..one }, llama), "layers = 0: a model needs at least 1");
+        assert_eq!(
+            refused(Shape { num_layers: 0, ..one }, llama),
+            "layers = 0: a model needs at least 1"
+        );
         assert!(refused(Shape { num_heads: 128, num_kv_heads: 1, ..one }, llama).contains("even"));
         assert!(refused(one, Architecture::Gpt2).contains("GPT-2"));
         assert!(one.adapted(Architecture::Gpt2).config(Architecture::Gpt2).is_ok());

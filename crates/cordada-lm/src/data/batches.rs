@@ -51,7 +51,7 @@ pub struct Batches {
     /// Batches of this epoch that were given.
     position: usize,
     /// The batches of this epoch.
-    batches: Vec<Vec<usize>>,
+    arranged: Vec<Vec<usize>>,
 }
 
 impl Batches {
@@ -74,8 +74,8 @@ impl Batches {
             return Err(Error::Setting("a batch must have at least 1 example, not 0".to_string()));
         }
         let mut cursor =
-            Self { lengths, batch_size, order, seed, epoch: 0, position: 0, batches: Vec::new() };
-        cursor.batches = cursor.arrange();
+            Self { lengths, batch_size, order, seed, epoch: 0, position: 0, arranged: Vec::new() };
+        cursor.arranged = cursor.arrange();
         Ok(cursor)
     }
 
@@ -87,7 +87,7 @@ impl Batches {
     /// The epoch of the next batch, from 0, and how many of its batches were given.
     pub fn position(&self) -> (u64, usize) {
         // After an epoch's last batch, the next one is the first of the next epoch.
-        if self.position == self.batches.len() {
+        if self.position == self.arranged.len() {
             (self.epoch + 1, 0)
         } else {
             (self.epoch, self.position)
@@ -98,13 +98,13 @@ impl Batches {
     pub fn next_batch(&mut self) -> &[usize] {
         self.seek(self.position());
         self.position += 1;
-        &self.batches[self.position - 1]
+        &self.arranged[self.position - 1]
     }
 
     fn seek(&mut self, (epoch, position): (u64, usize)) {
         if epoch != self.epoch {
             self.epoch = epoch;
-            self.batches = self.arrange();
+            self.arranged = self.arrange();
         }
         self.position = position;
     }

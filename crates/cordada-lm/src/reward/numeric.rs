@@ -63,16 +63,18 @@ impl Reward for Numeric {
     }
 }
 
+/// A number as people write it.
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(concat!(
+        r"[-+−]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+\b|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)",
+        r"(?:[eE][-+]?[0-9]+)?"
+    ))
+    .expect("the expression is fixed and valid")
+});
+
 /// The last number in a text: `-3`, `1,000.5`, `.5`, `2e-3`. A minus sign behind a digit, a
 /// letter or a closing bracket is an operation. A number too large for `f64` is none.
 pub fn last_number(text: &str) -> Option<f64> {
-    static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(concat!(
-            r"[-+−]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+\b|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)",
-            r"(?:[eE][-+]?[0-9]+)?"
-        ))
-        .expect("the expression is fixed and valid")
-    });
     let found = NUMBER.find_iter(text).last()?;
     let operation = text[..found.start()]
         .chars()

@@ -24,16 +24,16 @@ const CHARACTERS: &str = "0123456789abcdefghijklmnopqrstuvwxyz :;.,?!+-=*/()<>[]
 #[derive(Clone, Copy, Debug)]
 pub struct Sort;
 
-fn digits(stream: &mut Stream) -> [usize; DIGITS] {
-    std::array::from_fn(|_| stream.below(10))
+fn digits(stream: &mut Stream) -> [u8; DIGITS] {
+    std::array::from_fn(|_| stream.below(10) as u8)
 }
 
-fn spaced(digits: &[usize]) -> String {
-    digits.iter().map(|d| format!(" {d}")).collect()
+fn spaced(digits: &[u8]) -> String {
+    digits.iter().flat_map(|d| [' ', char::from(b'0' + d)]).collect()
 }
 
 /// A prompt with the right answer as a field.
-fn asked(digits: [usize; DIGITS]) -> Example {
+fn asked(digits: [u8; DIGITS]) -> Example {
     let mut sorted = digits;
     sorted.sort_unstable();
     Example::new(format!("sort{} :", spaced(&digits))).with_field("answer", spaced(&sorted))

@@ -52,7 +52,7 @@ impl Tokenizer {
         for n in vocab.len()..size {
             vocab.insert(format!("<{n}>"), n.into());
         }
-        let json = tokenizer_json(vocab, unit).to_string();
+        let json = tokenizer_json(&vocab, unit).to_string();
         let inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|e| Error::Setting(format!("the tokenizer cannot be made: {e}")))?;
         let config = json!({
@@ -67,7 +67,7 @@ impl Tokenizer {
     }
 }
 
-fn tokenizer_json(vocab: Map<String, Value>, unit: Unit) -> Value {
+fn tokenizer_json(vocab: &Map<String, Value>, unit: Unit) -> Value {
     let (pre_tokenizer, decoder) = match unit {
         Unit::Character => (
             json!({

@@ -606,3 +606,6 @@ impl Stage for Align {
         load_model(&mut self.setup.model, r)
     }
 }
+
+#[cfg(test)]
+mod tests;

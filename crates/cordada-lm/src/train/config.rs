@@ -62,7 +62,9 @@ impl Config for StageSettings {
             return Err(c.refuse("model", "\"\"", "the folder of a model"));
         }
         match (self.data.is_empty(), self.task.is_empty()) {
-            (true, true) => return Err(c.refuse("data", "\"\"", "a JSONL file, or a task instead")),
+            (true, true) => {
+                return Err(c.refuse("data", "\"\"", "a JSONL file, or a task instead"));
+            }
             (false, false) => return Err(c.refuse("task", &self.task, "none, as data is set")),
             _ => {}
         }
@@ -273,7 +275,9 @@ impl Parts {
         let own = if stage == "sft" { SftSettings::FIELDS } else { AlignSettings::FIELDS };
         for (key, value) in changes {
             let (section, key) = match key.split_once('.') {
-                Some((section, key)) if ["run", "lora", &stage].contains(&section) => (section, key),
+                Some((section, key)) if ["run", "lora", &stage].contains(&section) => {
+                    (section, key)
+                }
                 _ => ("", key.as_str()),
             };
             if key == "stage" {
@@ -283,10 +287,7 @@ impl Parts {
             }
             let (table, name) = match section {
                 "run" => (&mut self.run, known(StageSettings::FIELDS, key)),
-                "lora" => (
-                    self.lora.get_or_insert_default(),
-                    known(LoraSettings::FIELDS, key),
-                ),
+                "lora" => (self.lora.get_or_insert_default(), known(LoraSettings::FIELDS, key)),
                 "" if known(own, key).is_none() && known(StageSettings::FIELDS, key).is_some() => {
                     (&mut self.run, known(StageSettings::FIELDS, key))
                 }
@@ -389,9 +390,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_refused_by_name() {
-        let refused = |stage: &str, changes: &[&str]| {
-            config(stage, changes).unwrap_err().to_string()
-        };
+        let refused =
+            |stage: &str, changes: &[&str]| config(stage, changes).unwrap_err().to_string();
         assert_eq!(
             refused("sft", &["batchsize=3"]),
             "unknown setting \"batchsize\" of sft, did you mean \"batch_size\"?"

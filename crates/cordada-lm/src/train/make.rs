@@ -29,6 +29,30 @@ const BASE: &str = "base";
 /// The adapter of a run: its settings, its places and the name of its base.
 type Lora = (LoraConfig, AdapterLayout, String);
 
+/// A stage, and what became of its examples.
+type Made = (Box<dyn Stage>, DataReport);
+
+/// What a stage's model is made of.
+struct Parts {
+    transformer: Transformer<f32>,
+    theta: Vec<f32>,
+    tokenizer: Tokenizer,
+    adapter: Option<Adapter<f32>>,
+    threads: usize,
+}
+
+impl Parts {
+    fn trainable(
+        self,
+        value_head: Option<ValueHead<f32>>,
+        optimizer: OptimizerConfig,
+    ) -> Result<Model<f32>, Error> {
+        let threads = Threads::new(self.threads)?;
+        let Self { transformer, theta, adapter, .. } = self;
+        Model::trainable(transformer, theta, adapter, value_head, optimizer, threads)
+    }
+}
+
 /// Prompts, ready to be sampled from, and what became of the examples.
 ///
 /// # Errors
@@ -57,10 +81,8 @@ pub fn prepare_prompts(
 /// What the user should know of the data: how much there is, and what was lost.
 pub fn data_notes(report: &DataReport) -> Vec<String> {
     let r = report;
-    let mut notes = vec![format!(
-        "{} examples, {} tokens; the longest has {}",
-        r.kept, r.tokens, r.longest
-    )];
+    let mut notes =
+        vec![format!("{} examples, {} tokens; the longest has {}", r.kept, r.tokens, r.longest)];
     if r.dropped > 0 || r.truncated > 0 {
         notes.push(format!(
             "{} examples are too long and left out, {} are cut",
@@ -95,65 +117,85 @@ impl StageConfig {
     /// For a missing or damaged file and for settings that do not fit the model or the data.
     pub fn make(&self, dir: RunDir, threads: usize) -> Result<StageRun, Error> {
         // What is quick to refuse comes before what takes its time to read.
-        let reward = match self.kind {
-            StageKind::Align(_) => Some(self.reward()?),
-            StageKind::Sft(_) => None,
-        };
+        let reward = self.reward()?;
         let examples = self.examples()?;
         let Loaded { folder, config, theta, tokenizer, merged } =
             load::read(Path::new(&self.run.model))?;
-        let threads = || Threads::new(threads);
         let transformer = Transformer::new(&config);
-        let lora = self.lora.as_ref().map(|l| self.adapter(l, &transformer)).transpose()?;
-        // Written at the very end, so that a refused run leaves nothing.
-        let keep = (merged && lora.is_some()).then(|| (theta.clone(), tokenizer.clone()));
-        let base = if merged { dir.root().join(BASE) } else { folder };
-        let (lora, adapter) = match lora {
-            Some((lora, layout, adapter)) => {
-                (Some((lora, layout, absolute(&base)?)), Some(adapter))
+        let (lora, adapter) = match &self.lora {
+            Some(settings) => {
+                let (lora, layout, adapter) = self.adapter(settings, &transformer)?;
+                (Some((lora, layout)), Some(adapter))
             }
             None => (None, None),
         };
-        let has_adapter = adapter.is_some();
-        let trainable = |value_head, optimizer, theta| {
-            Model::trainable(transformer.clone(), theta, adapter, value_head, optimizer, threads()?)
-        };
+        // The base of an adapter has to be a model's folder. It is written at the very end, so
+        // that a refused run leaves nothing.
+        let base = if merged { dir.root().join(BASE) } else { folder };
+        let unwritten = merged && lora.is_some() && !base.join(folder::CONFIG).is_file();
+        let keep = unwritten.then(|| (theta.clone(), tokenizer.clone()));
+        let parts = Parts { transformer, theta, tokenizer, adapter, threads };
         let options = self.tokenize_options(&config);
-        let (stage, report): (Box<dyn Stage>, DataReport) = match (&self.kind, reward) {
-            (StageKind::Align(s), Some(reward)) => {
-                let (prompts, report) = prepare_prompts(&tokenizer, &examples, &options)?;
-                let reference = self.reference(s, &transformer, &theta, has_adapter, threads()?)?;
-                let value_head = s
-                    .has_critic()
-                    .then(|| ValueHead::zeros(config.hidden_size, s.detach_value));
-                let align = Align::new(AlignSetup {
-                    settings: (**s).clone(),
-                    model: trainable(value_head, Align::optimizer(s), theta)?,
-                    reference,
-                    tokenizer,
-                    prompts,
-                    reward,
-                    total_steps: self.run.total_steps,
-                    seed: self.run.seed,
-                })?;
-                (Box::new(align), report)
+        let (stage, report) = match &self.kind {
+            StageKind::Sft(settings) => self.sft(settings, parts, &examples, &options)?,
+            StageKind::Align(settings) => {
+                self.align(settings, parts, &examples, &options, reward)?
             }
-            (StageKind::Sft(s), _) => {
-                let data = tokenize_answers(&tokenizer, &examples, &options)?;
-                let model = trainable(None, sft_optimizer(s), theta)?;
-                let (steps, seed) = (self.run.total_steps, self.run.seed);
-                let sft = Sft::new(s.clone(), model, tokenizer, data.items, steps, seed)?;
-                (Box::new(sft), data.report)
-            }
-            (StageKind::Align(_), None) => unreachable!("alignment has a reward"),
         };
-        if let Some((theta, tokenizer)) = keep
-            && !base.join(folder::CONFIG).is_file()
-        {
+        if let Some((theta, tokenizer)) = keep {
             tokenizer.write(&base)?;
             folder::write(&base, &config, &theta, WriteOptions::default())?;
         }
+        let base = absolute(&base)?;
+        let lora = lora.map(|(lora, layout)| (lora, layout, base));
         Ok(self.run_of(stage, dir, lora, data_notes(&report)))
+    }
+
+    fn sft(
+        &self,
+        settings: &SftSettings,
+        parts: Parts,
+        examples: &[Example],
+        options: &TokenizeOptions,
+    ) -> Result<Made, Error> {
+        let data = tokenize_answers(&parts.tokenizer, examples, options)?;
+        let tokenizer = parts.tokenizer.clone();
+        let model = parts.trainable(None, sft_optimizer(settings))?;
+        let (steps, seed) = (self.run.total_steps, self.run.seed);
+        let sft = Sft::new(settings.clone(), model, tokenizer, data.items, steps, seed)?;
+        Ok((Box::new(sft), data.report))
+    }
+
+    fn align(
+        &self,
+        settings: &AlignSettings,
+        parts: Parts,
+        examples: &[Example],
+        options: &TokenizeOptions,
+        reward: Option<Box<dyn Reward>>,
+    ) -> Result<Made, Error> {
+        let reward = reward.ok_or_else(|| {
+            let problem = "alignment on a file needs a reward, such as --reward exact; `cordada \
+                           list rewards` shows all";
+            Error::Setting(problem.into())
+        })?;
+        let (prompts, report) = prepare_prompts(&parts.tokenizer, examples, options)?;
+        let reference = self.reference(settings, &parts)?;
+        let width = parts.transformer.config().hidden_size;
+        let value_head =
+            settings.has_critic().then(|| ValueHead::zeros(width, settings.detach_value));
+        let tokenizer = parts.tokenizer.clone();
+        let align = Align::new(AlignSetup {
+            settings: settings.clone(),
+            model: parts.trainable(value_head, Align::optimizer(settings))?,
+            reference,
+            tokenizer,
+            prompts,
+            reward,
+            total_steps: self.run.total_steps,
+            seed: self.run.seed,
+        })?;
+        Ok((Box::new(align), report))
     }
 
     fn run_of(
@@ -177,18 +219,14 @@ impl StageConfig {
     }
 
     /// The terms that are named, or the task's own reward.
-    fn reward(&self) -> Result<Box<dyn Reward>, Error> {
+    fn reward(&self) -> Result<Option<Box<dyn Reward>>, Error> {
         if !self.run.reward.is_empty() {
-            return Ok(Box::new(reward::parse_all(&self.run.reward)?));
+            return Ok(Some(Box::new(reward::parse_all(&self.run.reward)?)));
         }
         if self.run.task.is_empty() {
-            return Err(Error::Setting(
-                "alignment on a file needs a reward, such as --reward exact; \
-                 `cordada list rewards` shows all"
-                    .into(),
-            ));
+            return Ok(None);
         }
-        Ok(tasks::find(&self.run.task)?.reward())
+        Ok(Some(tasks::find(&self.run.task)?.reward()))
     }
 
     fn examples(&self) -> Result<Vec<Example>, Error> {
@@ -222,20 +260,19 @@ impl StageConfig {
     fn reference(
         &self,
         settings: &AlignSettings,
-        transformer: &Transformer<f32>,
-        theta: &[f32],
-        has_adapter: bool,
-        threads: Threads,
+        parts: &Parts,
     ) -> Result<Option<Model<f32>>, Error> {
         if settings.kl_coef <= 0.0 && settings.kl_limit.is_none() {
             return Ok(None);
         }
+        let threads = Threads::new(parts.threads)?;
         if self.run.reference.is_empty() {
-            let frozen = || Model::new(transformer.clone(), theta.to_vec(), threads);
-            return Ok((!has_adapter).then(frozen));
+            let frozen = || Model::new(parts.transformer.clone(), parts.theta.clone(), threads);
+            return Ok(parts.adapter.is_none().then(frozen));
         }
         let reference = load::read(Path::new(&self.run.reference))?;
-        let (ours, theirs) = (transformer.config().vocab_size, reference.config.vocab_size);
+        let ours = parts.transformer.config().vocab_size;
+        let theirs = reference.config.vocab_size;
         if ours != theirs {
             return Err(Error::Setting(format!(
                 "the reference {} has {theirs} tokens, the model {ours}; they need the same \
