@@ -9,6 +9,8 @@ use clap_complete::Shell;
 use cordada::rl::config::parse_assignment;
 use toml::Value;
 
+use crate::rlhf::RlhfCommand;
+
 /// Shown below the list of commands.
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +58,11 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Play episodes with a trained policy and report their return
     Eval(EvalArgs),
+    /// Language models: make, fine-tune, align, sample and measure them
+    Rlhf {
+        #[command(subcommand)]
+        what: RlhfCommand,
+    },
     /// List what there is: algorithms, environments, metrics, presets, settings
     List {
         #[command(subcommand)]
@@ -161,11 +168,23 @@ pub(crate) enum ListCommand {
     Metrics,
     /// Presets: settings tuned for an environment
     Presets,
+    /// Methods of aligning language models
+    Methods,
+    /// Terms of rewards for language models
+    Rewards,
+    /// Generated tasks for language models
+    Tasks,
     /// Settings of an algorithm, with defaults
+    ///
+    /// Also of `run`; of language models' stages: `sft`, `align` (with a method behind it), `stage`
+    /// (their run) and `lora`.
     Settings {
-        /// Algorithm
-        #[arg(value_parser = Names(algo_names), hide_possible_values = true)]
+        /// Algorithm, method, or section of a config
+        #[arg(value_parser = Names(setting_names), hide_possible_values = true)]
         algo: String,
+        /// Method of `align`
+        #[arg(value_parser = Names(crate::rlhf::method_names), hide_possible_values = true)]
+        method: Option<String>,
     },
 }
 
@@ -234,12 +253,12 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 }
 
 /// Reads `key=value`.
-fn parse_change(text: &str) -> Result<(String, Value), String> {
+pub(crate) fn parse_change(text: &str) -> Result<(String, Value), String> {
     parse_assignment(text).map_err(|_| "not of the form key=value".to_string())
 }
 
 /// Reads a count of steps: `500000`, `1_000_000`, `500k`, `2M`, `1e6`.
-fn parse_count(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
     let refuse = || "a whole number above 0 is needed, such as 500000, 500k, 2M or 1e6".to_string();
     let plain = text.trim().replace('_', "");
     let (digits, factor) = match plain.char_indices().next_back() {
@@ -264,10 +283,16 @@ fn parse_count(text: &str) -> Result<u64, String> {
 /// A name of a list: completions know the list, while wrong names are refused later, by the list
 /// itself, which knows aliases and the nearest name.
 #[derive(Clone, Copy)]
-struct Names(fn() -> Vec<&'static str>);
+pub(crate) struct Names(pub(crate) fn() -> Vec<&'static str>);
 
 fn algo_names() -> Vec<&'static str> {
     cordada::rl::algo::ALGORITHMS.iter().map(|spec| spec.name).collect()
+}
+
+fn setting_names() -> Vec<&'static str> {
+    let methods = crate::rlhf::method_names();
+    let sections = ["run", "sft", "align", "stage", "lora"];
+    algo_names().into_iter().chain(sections).chain(methods).collect()
 }
 
 fn env_names() -> Vec<&'static str> {

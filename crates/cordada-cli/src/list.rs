@@ -1,6 +1,11 @@
 //! `cordada list`: the registries, as tables or as JSON.
 
 use cordada::env::ENVIRONMENTS;
+use cordada::lm::reward::{TERMS, Text};
+use cordada::lm::tasks::TASKS;
+use cordada::lm::train::{
+    AlignSettings, LoraSettings, METHODS, Method, SftSettings, StageSettings,
+};
 use cordada::log::METRICS;
 use cordada::rl::algo::{self, ALGORITHMS, ANY_OBS, Resume};
 use cordada::rl::config::{Config, Field};
@@ -20,18 +25,124 @@ pub(crate) fn run(what: &ListCommand, output: Output) -> Result<(), Failure> {
         ListCommand::Envs => envs(output),
         ListCommand::Metrics => metrics(output),
         ListCommand::Presets => presets(output)?,
-        ListCommand::Settings { algo } if algo == "run" => {
-            settings("run", RunSettings::FIELDS, &RunSettings::default().to_table(), output);
-        }
-        ListCommand::Settings { algo } => {
-            let spec = algo::find(algo)?;
-            settings(spec.name, spec.fields, &(spec.complete)(&Table::new())?, output);
-            if !output.json {
-                output.line("\nChange one with --set key=value; `cordada list settings run` lists those of the run.");
-            }
+        ListCommand::Methods => methods(output),
+        ListCommand::Rewards => rewards(output),
+        ListCommand::Tasks => tasks(output),
+        ListCommand::Settings { algo, method } => {
+            settings_of(algo, method.as_deref(), output)?;
         }
     }
     Ok(())
+}
+
+/// The settings of an algorithm, of a method, or of a section of a config.
+fn settings_of(name: &str, method: Option<&str>, output: Output) -> Result<(), Failure> {
+    fn of<C: Config>(section: &str, defaults: &C, output: Output) {
+        settings(section, C::FIELDS, &defaults.to_table(), output);
+    }
+    let end = |run: &str| {
+        if !output.json {
+            output.line(format!(
+                "\nChange one with --set key=value; `cordada list settings {run}` lists those of the run."
+            ));
+        }
+    };
+    if name != "align" && method.is_some() {
+        return Err(Failure::usage(
+            "only align has methods",
+            "write `cordada list settings align METHOD`",
+        ));
+    }
+    match name {
+        "run" => of("run", &RunSettings::default(), output),
+        "stage" => of("run", &StageSettings::default(), output),
+        "lora" => of("lora", &LoraSettings::default(), output),
+        "sft" => {
+            of("sft", &SftSettings::default(), output);
+            end("stage");
+        }
+        "align" => {
+            let method = Method::find(method.unwrap_or("grpo")).map_err(crate::rlhf::usage)?;
+            of("align", &method.settings(&Table::new())?, output);
+            end("stage");
+        }
+        name => match algo::find(name) {
+            Ok(spec) => {
+                settings(spec.name, spec.fields, &(spec.complete)(&Table::new())?, output);
+                end("run");
+            }
+            Err(error) => {
+                // Methods that are no algorithm's namesakes need no `align` before them.
+                let Ok(method) = Method::find(name) else { return Err(error.into()) };
+                let defaults: AlignSettings = method.settings(&Table::new())?;
+                of("align", &defaults, output);
+                end("stage");
+            }
+        },
+    }
+    Ok(())
+}
+
+fn methods(output: Output) {
+    if output.json {
+        let list =
+            METHODS.iter().map(|m| json!({ "name": m.name, "title": m.title, "paper": m.paper }));
+        return output.object(&list.collect::<Vec<_>>());
+    }
+    let rows = METHODS
+        .iter()
+        .map(|m| vec![m.name.to_string(), m.paper.to_string(), format!("{}.", capital(m.title))]);
+    output.table(&["name", "source", "what"], &rows.collect::<Vec<_>>());
+    output.note("each is a set of values of the same settings: `cordada list settings align NAME`");
+}
+
+/// The text with a capital at its beginning.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+}
+
+fn rewards(output: Output) {
+    let text = |text: Text| match text {
+        Text::None => None,
+        Text::Required(what) => Some(what),
+    };
+    if output.json {
+        let list = TERMS.iter().map(|t| {
+            let options = t.options.iter().map(|(key, doc)| json!({ "name": key, "doc": doc }));
+            json!({
+                "name": t.name, "about": t.about, "text": text(t.text), "example": t.example,
+                "options": options.collect::<Vec<_>>(),
+            })
+        });
+        return output.object(&list.collect::<Vec<_>>());
+    }
+    for term in TERMS {
+        output.line(output.bold(term.name));
+        paragraph(output, &format!("{}.", capital(term.about)));
+        for (key, doc) in term.options {
+            paragraph(output, &format!("{key}: {doc}."));
+        }
+        paragraph(output, &format!("--reward '{}'", term.example));
+    }
+    output.note("each takes weight=W; several --reward are added");
+}
+
+fn tasks(output: Output) {
+    if output.json {
+        let list = TASKS.iter().map(|t| {
+            json!({ "name": t.name(), "about": t.about(), "max_new_tokens": t.max_new_tokens() })
+        });
+        return output.object(&list.collect::<Vec<_>>());
+    }
+    let row = |t: &&dyn cordada::lm::tasks::Task| {
+        vec![
+            t.name().to_string(),
+            t.max_new_tokens().to_string(),
+            format!("{}.", capital(t.about())),
+        ]
+    };
+    output.table(&["name", "longest answer", "what"], &TASKS.iter().map(row).collect::<Vec<_>>());
 }
 
 fn algos(markdown: bool, output: Output) {

@@ -12,6 +12,7 @@ mod locate;
 mod output;
 mod report;
 mod resume;
+mod rlhf;
 mod seeds;
 mod stats;
 mod train;
@@ -43,6 +44,7 @@ fn run(command: Option<Command>, output: Output) -> Result<(), Failure> {
         Some(Command::Train(args)) => train::run(&args, output),
         Some(Command::Resume(args)) => resume::run(&args, output),
         Some(Command::Eval(args)) => eval::run(&args, output),
+        Some(Command::Rlhf { what }) => rlhf::run(&what, output),
         Some(Command::List { what }) => list::run(&what, output),
         Some(Command::Env { what: EnvCommand::Check { name } }) => check::check(&name, output),
         Some(Command::Env { what: EnvCommand::Replay { files } }) => check::replay(&files, output),

@@ -40,6 +40,18 @@ impl Output {
         write_stdout(text.as_ref());
     }
 
+    /// A part of a line of text to stdout, shown at once.
+    pub(crate) fn part(self, text: &str) {
+        write_part(text);
+    }
+
+    /// The beginning of a line that the user goes on with, to stderr.
+    pub(crate) fn prompt(self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        // Nobody is left to tell if stderr is gone.
+        let _ = write!(stderr, "{text}").and_then(|()| stderr.flush());
+    }
+
     /// An object as a line of JSON to stdout.
     pub(crate) fn object(self, object: &impl Serialize) {
         write_stdout(
@@ -52,6 +64,24 @@ impl Output {
     pub(crate) fn note(self, text: impl AsRef<str>) {
         // Nobody is left to tell if stderr is gone.
         let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+    }
+
+    /// Whether progress is not wanted.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// A line of progress to stderr; `again`: the next one takes its place.
+    pub(crate) fn progress(self, text: &str, again: bool) {
+        let mut stderr = io::stderr().lock();
+        let (start, end) = if self.stderr_is_terminal() {
+            ("\r\x1b[K", if again { "" } else { "\n" })
+        } else {
+            ("", "\n")
+        };
+        let text: String = text.chars().take(self.columns().saturating_sub(1).max(20)).collect();
+        // Nobody is left to tell if stderr is gone.
+        let _ = write!(stderr, "{start}{text}{end}").and_then(|()| stderr.flush());
     }
 
     /// A warning to stderr.
@@ -130,11 +160,15 @@ pub(crate) fn stdout_is_closed() -> bool {
 
 /// One whole line at a time, so that threads do not mix theirs.
 fn write_stdout(text: &str) {
+    write_part(&format!("{text}\n"));
+}
+
+fn write_part(text: &str) {
     if stdout_is_closed() {
         return;
     }
     let mut stdout = io::stdout().lock();
-    if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
         CLOSED.store(true, Ordering::Relaxed);
     }
 }

@@ -78,6 +78,21 @@ impl Failure {
         Self { code: FAILED, help: Some(help.into()), ..self }
     }
 
+    /// An error that says all that there is to say.
+    pub(crate) fn plain(message: impl Into<String>) -> Self {
+        Self { help: None, ..Self::failed(message, "") }
+    }
+
+    /// The same, with another remedy.
+    pub(crate) fn with_help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// The same, with a remedy if it has none and says something.
+    pub(crate) fn or_help(self, help: impl Into<String>) -> Self {
+        if self.message.is_empty() || self.help.is_some() { self } else { self.with_help(help) }
+    }
+
     /// The same, with words before the message.
     pub(crate) fn of(self, what: &str) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
@@ -194,7 +209,7 @@ impl From<rl::Error> for Failure {
             ),
             E::Env(error) => Self::from(error),
             E::Log(error) => Self::from(error),
-            other => Self { help: None, ..Self::failed(other.to_string(), "") },
+            other => Self::plain(other.to_string()),
         }
     }
 }
@@ -206,7 +221,7 @@ impl From<env::Error> for Failure {
                 format!("unknown environment \"{name}\""),
                 nearest_or_list(nearest, "cordada list envs"),
             ),
-            other => Self { help: None, ..Self::failed(other.to_string(), "") },
+            other => Self::plain(other.to_string()),
         }
     }
 }
@@ -248,7 +263,7 @@ impl From<log::Error> for Failure {
                  is kept"
                     .into(),
             ),
-            other => return Self { help: None, ..Self::failed(other.to_string(), "") },
+            other => return Self::plain(other.to_string()),
         };
         Self::failed(message, help)
     }

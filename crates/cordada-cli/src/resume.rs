@@ -12,12 +12,16 @@ use serde::Deserialize;
 use crate::args::ResumeArgs;
 use crate::output::Output;
 use crate::report::Failure;
+use crate::rlhf;
 use crate::train::{print_result, train};
 
 /// The last line of a finished run is shorter than this. Unit: bytes.
 const TAIL: u64 = 16 * 1024;
 
 pub(crate) fn run(args: &ResumeArgs, output: Output) -> Result<(), Failure> {
+    if rlhf::is_stage(&RunDir::open(&args.dir)?) {
+        return rlhf::resume(args, output);
+    }
     let dir = RunDir::open_to_write(&args.dir)?;
     let (path, shown) = (dir.config_path(), args.dir.display());
     let text = dir.read_config()?;
@@ -46,9 +50,9 @@ pub(crate) fn run(args: &ResumeArgs, output: Output) -> Result<(), Failure> {
 
 /// The part of an event that tells whether a run is done, and how.
 #[derive(Deserialize)]
-struct LastEvent {
-    event: String,
-    steps: Option<u64>,
+pub(crate) struct LastEvent {
+    pub(crate) event: String,
+    pub(crate) steps: Option<u64>,
     seconds: Option<f64>,
     steps_per_s: Option<f64>,
     eval_return: Option<f64>,
@@ -78,7 +82,7 @@ fn finished(done: &LastEvent, config: &RunConfig, dir: &RunDir, output: Output) 
 }
 
 /// The last event of a run's metrics, if there is a whole one.
-fn last_event(path: &Path) -> Option<LastEvent> {
+pub(crate) fn last_event(path: &Path) -> Option<LastEvent> {
     let mut file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;

@@ -55,7 +55,7 @@ fn config(args: &TrainArgs) -> Result<RunConfig, Failure> {
     Ok(config.with(&changes)?)
 }
 
-fn integer(flag: &str, value: u64) -> Result<Value, Failure> {
+pub(crate) fn integer(flag: &str, value: u64) -> Result<Value, Failure> {
     let signed = i64::try_from(value).map_err(|_| {
         Failure::usage(
             format!("{flag} {value} is too large"),
@@ -110,7 +110,7 @@ pub(crate) fn train(run: &mut Run, output: Output) -> Result<Finished, Failure> 
     Ok(finished)
 }
 
-fn sink(output: Output) -> Fanout {
+pub(crate) fn sink(output: Output) -> Fanout {
     let mut sinks = Fanout::default();
     if output.json {
         sinks.push(JsonSink::new(output, &STOP));
@@ -122,7 +122,7 @@ fn sink(output: Output) -> Fanout {
 }
 
 /// Tells how to go on with a run that was stopped.
-fn stopped(dir: &Path, steps: u64, output: Output) -> Result<(), Failure> {
+pub(crate) fn stopped(dir: &Path, steps: u64, output: Output) -> Result<(), Failure> {
     let dir = dir.display();
     debug_assert!(STOP.load(Ordering::Relaxed), "only a request stops a run");
     if stdout_is_closed() {

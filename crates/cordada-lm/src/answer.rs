@@ -1,13 +1,13 @@
 //! Answers of a model as texts, and how good they are: samples with their log-probability,
 //! perplexity of given answers, and the mean score of sampled ones with its interval.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::data::Example;
 use crate::reward::{Response, Reward};
 use crate::tokenizer::{Special, Tokenizer};
 use crate::train::Prompt;
-use crate::{Error, Finish, Group, Model, Request, Sampling};
+use crate::{Error, Finish, Group, LanguageModel, Request, Sampling};
 
 /// Half-width of a 95 % interval in standard errors of a normal distribution.
 const NORMAL_95: f64 = 1.959_963_984_540_054;
@@ -20,14 +20,15 @@ pub struct Answer {
     /// Its tokens, a final stop token included.
     pub tokens: usize,
     /// Why it ended.
-    #[serde(serialize_with = "finish_name")]
     pub finish: Finish,
     /// ln π of all its tokens together.
     pub log_prob: f64,
 }
 
-fn finish_name<S: serde::Serializer>(finish: &Finish, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(finish.name())
+impl Serialize for Finish {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.name())
+    }
 }
 
 impl Finish {
@@ -71,7 +72,7 @@ impl Asking<'_> {
     /// As [`Model::generate`].
     pub fn ask(
         &self,
-        model: &mut Model<f32>,
+        model: &mut dyn LanguageModel,
         prompts: &[Prompt],
         first: usize,
     ) -> Result<Vec<Vec<Answer>>, Error> {
@@ -112,7 +113,7 @@ pub struct Perplexity {
 
 impl Perplexity {
     /// Adds some answers.
-    pub fn add(&mut self, model: &mut Model<f32>, groups: &[Group]) {
+    pub fn add(&mut self, model: &mut dyn LanguageModel, groups: &[Group]) {
         let scores = model.log_prob(groups, 1.0);
         self.tokens += scores.log_prob.len();
         self.nats -= scores.log_prob.iter().map(|&l| f64::from(l)).sum::<f64>();
@@ -198,6 +199,7 @@ pub fn has_answer(example: &Example) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Model;
     use crate::init::init;
     use crate::shape::Shape;
     use crate::tokenizer::Unit;
@@ -261,6 +263,13 @@ mod tests {
         let stopped = flat.iter().filter(|a| a.finish == Finish::StopString).count();
         assert!(stopped > 0 && stopped < flat.len(), "{flat:?}");
         assert!(flat.iter().all(|a| !a.text.contains("ab") && a.log_prob < 0.0));
+        // Without it they go on as they began.
+        let free = Asking { stop: &[], ..ask }.ask(&mut model, &prompts, 0).unwrap();
+        for (stopped, free) in flat.iter().zip(free.iter().flatten()) {
+            let end = if stopped.finish == Finish::StopString { "ab" } else { "" };
+            let began = format!("{}{end}", stopped.text);
+            assert!(free.text.starts_with(&began), "{began:?} and {:?}", free.text);
+        }
         assert!(flat.iter().all(|a| a.finish.is_cut() == (a.finish.name() == "length")));
     }
 }

@@ -68,6 +68,7 @@ pub enum RopeScaling {
 
 /// Shape of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own in config.json")]
 pub struct ModelConfig {
     /// Family.
     pub architecture: Architecture,

@@ -1,6 +1,8 @@
 //! A whole course on a generated task: a new model, fine-tuning on imperfect answers, alignment by
 //! a reward that can be checked, and figures of merit before and after.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use cordada_env::{Stream, role};
 use cordada_nn::{Activation, OptimizerConfig, Schedule};
 use toml::Table;
@@ -11,8 +13,8 @@ use crate::tasks::{Metric, Task};
 use crate::tokenizer::{Special, Tokenizer};
 use crate::train::{Align, AlignSetup, Method, Prompt, Sft, SftSettings, Stage};
 use crate::{
-    Architecture, Error, Finish, Model, ModelConfig, Positions, Request, RopeScaling, Sampling,
-    Threads, Transformer, ValueHead,
+    Architecture, Error, Finish, LanguageModel, Model, ModelConfig, Positions, Request,
+    RopeScaling, Sampling, Threads, Transformer, ValueHead,
 };
 
 /// Longest prompt with its answer.
@@ -20,7 +22,7 @@ const MAX_POSITIONS: usize = 128;
 /// Prompts that are generated at most; longer courses use them again.
 const MAX_PROMPTS: usize = 20_000;
 
-/// How long and with what a [`demo`](run) trains.
+/// How long and with what a course trains.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
     /// Method of the alignment.
@@ -31,6 +33,8 @@ pub struct DemoOptions {
     pub sft_steps: u64,
     /// Examples of a step.
     pub sft_batch: usize,
+    /// Largest learning rate of fine-tuning; it rises over the first twentieth, then falls to 0.
+    pub sft_learning_rate: f64,
     /// Steps of alignment.
     pub align_steps: u64,
     /// Steps between two evaluations during alignment; 0 for none.
@@ -80,6 +84,50 @@ pub fn model_config(tokenizer: &Tokenizer, max_positions: usize) -> ModelConfig 
     }
 }
 
+/// What a demonstration of a task is run with, unless told otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Recommended {
+    /// Method of the alignment.
+    pub method: &'static str,
+    /// Steps of fine-tuning, and examples of one.
+    pub sft_steps: u64,
+    /// Examples of a step.
+    pub sft_batch: usize,
+    /// Largest learning rate of fine-tuning.
+    pub sft_learning_rate: f64,
+    /// Steps of alignment.
+    pub align_steps: u64,
+    settings: &'static str,
+}
+
+impl Recommended {
+    /// Changes of the method's settings.
+    pub fn changes(&self) -> Table {
+        toml::from_str(self.settings).unwrap_or_else(|e| unreachable!("a table of settings: {e}"))
+    }
+}
+
+/// The settings that demonstrations of a task were tried with.
+pub fn recommended(task: &str) -> Recommended {
+    let common = Recommended {
+        method: "grpo",
+        sft_steps: 400,
+        sft_batch: 64,
+        sft_learning_rate: 1e-3,
+        align_steps: 450,
+        settings: "kl_coef = 0.0\nmax_new_tokens = 16\nlearning_rate = 'linear(3e-4)'",
+    };
+    match task {
+        "grounded" => Recommended {
+            sft_steps: 1500,
+            align_steps: 200,
+            settings: "kl_coef = 0.0\nmax_new_tokens = 10\nlearning_rate = 'linear(1e-4)'",
+            ..common
+        },
+        _ => common,
+    }
+}
+
 /// Hears of every step: stage, step, steps of the stage, its metrics.
 pub type Tell<'a> = dyn FnMut(&'static str, u64, u64, &[(&'static str, f64)]) + 'a;
 
@@ -87,24 +135,14 @@ pub type Tell<'a> = dyn FnMut(&'static str, u64, u64, &[(&'static str, f64)]) + 
 #[derive(Debug)]
 pub struct Course {
     /// The model.
-    pub model: Model<f32>,
+    pub model: Box<dyn LanguageModel>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Figures of merit so far.
     pub points: Vec<Checkpoint>,
 }
 
-/// Runs the course.
-///
-/// # Errors
-///
-/// What a stage says.
-pub fn run(task: &dyn Task, options: &DemoOptions, tell: &mut Tell<'_>) -> Result<Course, Error> {
-    let tuned = fine_tune(task, options, tell)?;
-    align(task, options, tuned, tell)
-}
-
-/// A new model, fine-tuned on the task's imperfect answers.
+/// A new model, fine-tuned on the task's imperfect answers; sooner at its end if `stop` is set.
 ///
 /// # Errors
 ///
@@ -112,6 +150,7 @@ pub fn run(task: &dyn Task, options: &DemoOptions, tell: &mut Tell<'_>) -> Resul
 pub fn fine_tune(
     task: &dyn Task,
     options: &DemoOptions,
+    stop: &AtomicBool,
     tell: &mut Tell<'_>,
 ) -> Result<Course, Error> {
     let o = options;
@@ -130,17 +169,20 @@ pub fn fine_tune(
     )?;
     let settings = SftSettings {
         batch_size: o.sft_batch,
-        learning_rate: Schedule::Linear { from: 1e-3, to: 0.0 },
+        learning_rate: Schedule::Warmup {
+            fraction: 0.05,
+            then: Box::new(Schedule::Linear { from: o.sft_learning_rate, to: 0.0 }),
+        },
         ..SftSettings::default()
     };
-    let mut sft = Sft::new(settings, model, tokenizer, examples, o.sft_steps, o.seed)?;
-    train(&mut sft, "sft", tell, |_, _| Ok(()))?;
+    let mut sft = Sft::new(settings, Box::new(model), tokenizer, examples, o.sft_steps, o.seed)?;
+    train(&mut sft, "sft", stop, tell, |_, _| Ok(()))?;
     let (mut model, tokenizer) = sft.into_model();
-    let points = vec![checkpoint("sft", o.sft_steps, task, &mut model, &tokenizer)?];
+    let points = vec![checkpoint("sft", o.sft_steps, task, &mut *model, &tokenizer)?];
     Ok(Course { model, tokenizer, points })
 }
 
-/// Alignment of a fine-tuned model.
+/// Alignment of a fine-tuned model; sooner at its end if `stop` is set.
 ///
 /// # Errors
 ///
@@ -149,20 +191,22 @@ pub fn align(
     task: &dyn Task,
     options: &DemoOptions,
     course: Course,
+    stop: &AtomicBool,
     tell: &mut Tell<'_>,
 ) -> Result<Course, Error> {
     let o = options;
     let Course { model, tokenizer, mut points } = course;
     let settings = o.method.settings(&o.changes)?;
-    let config = model.transformer().config().clone();
+    let config = model.config().clone();
     let tokens = TokenizeOptions::new(MAX_POSITIONS, &config.eos_token_ids);
     let count = o.align_steps as usize * settings.prompts_per_step;
     let examples = task.prompts(count.clamp(1, MAX_PROMPTS), &mut data_stream(o.seed, 1));
     let prompts = prepare(&tokenizer, &examples, &tokens)?;
-    let theta = model.weights().theta.clone();
+    let theta = model.theta().to_vec();
     let reference = if settings.kl_coef > 0.0 {
         let threads = Threads::new(o.threads)?;
-        Some(Model::new(Transformer::new(&config), theta.clone(), threads))
+        let model = Model::new(Transformer::new(&config), theta.clone(), threads);
+        Some(Box::new(model) as Box<dyn LanguageModel>)
     } else {
         None
     };
@@ -178,7 +222,7 @@ pub fn align(
     )?;
     let mut align = Align::new(AlignSetup {
         settings,
-        model,
+        model: Box::new(model),
         reference,
         tokenizer,
         prompts,
@@ -187,7 +231,7 @@ pub fn align(
         seed: o.seed,
     })?;
     let name = o.method.name;
-    train(&mut align, name, tell, |align, step| {
+    train(&mut align, name, stop, tell, |align, step| {
         if o.eval_every > 0 && step % o.eval_every == 0 && step < o.align_steps {
             let (model, tokenizer) = align.model_and_tokenizer();
             points.push(checkpoint(name, step, task, model, tokenizer)?);
@@ -195,7 +239,7 @@ pub fn align(
         Ok(())
     })?;
     let (mut model, tokenizer) = align.into_model();
-    points.push(checkpoint(name, o.align_steps, task, &mut model, &tokenizer)?);
+    points.push(checkpoint(name, o.align_steps, task, &mut *model, &tokenizer)?);
     Ok(Course { model, tokenizer, points })
 }
 
@@ -207,10 +251,11 @@ fn data_stream(seed: u64, stage: u32) -> Stream {
 fn train<S: Stage>(
     stage: &mut S,
     name: &'static str,
+    stop: &AtomicBool,
     tell: &mut Tell<'_>,
     mut after: impl FnMut(&mut S, u64) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    while stage.step() < stage.total_steps() {
+    while stage.step() < stage.total_steps() && !stop.load(Ordering::Relaxed) {
         let report = stage.iterate()?;
         tell(name, stage.step(), stage.total_steps(), &report.metrics);
         let step = stage.step();
@@ -239,7 +284,7 @@ fn checkpoint(
     stage: &'static str,
     step: u64,
     task: &dyn Task,
-    model: &mut Model<f32>,
+    model: &mut dyn LanguageModel,
     tokenizer: &Tokenizer,
 ) -> Result<Checkpoint, Error> {
     let sampled = evaluate(task, model, tokenizer, 1.0)?;
@@ -254,11 +299,11 @@ fn checkpoint(
 /// If the model cannot read the prompts.
 pub fn evaluate(
     task: &dyn Task,
-    model: &mut Model<f32>,
+    model: &mut dyn LanguageModel,
     tokenizer: &Tokenizer,
     temperature: f64,
 ) -> Result<Vec<Metric>, Error> {
-    let config = model.transformer().config().clone();
+    let config = model.config().clone();
     let examples = task.test();
     let options = TokenizeOptions::new(config.max_positions, &config.eos_token_ids);
     let prompts = prepare(tokenizer, &examples, &options)?;

@@ -133,7 +133,11 @@ impl<T: Real> Job<'_, T> {
     }
 
     /// Completions of all requests, in their order.
-    pub(crate) fn run(&self, decoders: &mut Vec<Decoder<T>>, threads: &Threads) -> Vec<Vec<Completion<T>>> {
+    pub(crate) fn run(
+        &self,
+        decoders: &mut Vec<Decoder<T>>,
+        threads: &Threads,
+    ) -> Vec<Vec<Completion<T>>> {
         let total: usize = self.requests.iter().map(|r| r.samples).sum();
         let slots = total.div_ceil(threads.count()).clamp(1, SLOTS);
         let waiting = self.requests.iter().enumerate().map(|(i, r)| (i, 0..r.samples));
@@ -148,7 +152,8 @@ impl<T: Real> Job<'_, T> {
         });
         let mut done = done.into_inner().expect("all threads are done");
         done.sort_by_key(|(request, sample, _)| (*request, *sample));
-        let mut results: Vec<Vec<Completion<T>>> = self.requests.iter().map(|_| Vec::new()).collect();
+        let mut results: Vec<Vec<Completion<T>>> =
+            self.requests.iter().map(|_| Vec::new()).collect();
         for (request, _, completion) in done {
             results[request].push(completion);
         }

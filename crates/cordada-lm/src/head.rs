@@ -6,9 +6,7 @@
 
 use std::ops::Range;
 
-use cordada_nn::kernel::{
-    Isa, Start, View, add_assign, dot, matmul, matmul_tn_view,
-};
+use cordada_nn::kernel::{Isa, Start, View, add_assign, dot, matmul, matmul_tn_view};
 use cordada_nn::{Real, token_entropy, token_log_sum_exp, token_vjp};
 
 use crate::parallel::Threads;
@@ -158,7 +156,14 @@ impl<T: Real> Head<'_, T> {
                     self.scores(t.scale, p);
                 }
                 token_vjp(
-                    self.isa, p.logits, t.scale, p.lse, p.entropy, p.tokens, p.psi, p.d_entropy,
+                    self.isa,
+                    p.logits,
+                    t.scale,
+                    p.lse,
+                    p.entropy,
+                    p.tokens,
+                    p.psi,
+                    p.d_entropy,
                 );
                 matmul(p.logits, backward, Start::Zero, p.d_hidden);
             });

@@ -30,7 +30,9 @@ pub fn init(config: &ModelConfig, seed: u64) -> Vec<f32> {
         let adds = ["c_proj.weight", "o_proj.weight", "down_proj.weight"];
         let std = if adds.iter().any(|end| name.ends_with(end)) { residual } else { STD };
         let mut stream = Stream::new(seed, role::INIT, i as u32);
-        values.iter_mut().for_each(|x| *x = (std * stream.normal()) as f32);
+        for x in values {
+            *x = (std * stream.normal()) as f32;
+        }
     }
     theta
 }

@@ -149,8 +149,9 @@ impl Builder {
         let attention_norm = self.norm(&name("input_layernorm"), d);
         let qkv = self.linear(&qkv, d, c.qkv_bias);
         let qk_norm = c.qk_norm().then(|| {
-            let mut norm =
-                |part: &str| self.tensor(name(&format!("self_attn.{part}.weight")), &[c.head_dim], false);
+            let mut norm = |part: &str| {
+                self.tensor(name(&format!("self_attn.{part}.weight")), &[c.head_dim], false)
+            };
             (norm("q_norm"), norm("k_norm"))
         });
         Block {
@@ -174,9 +175,8 @@ impl Layout {
         let name = |gpt2_name: &str, name: &str| if gpt2 { gpt2_name.into() } else { name.into() };
         let embedding =
             b.tensor(name("transformer.wte.weight", "model.embed_tokens.weight"), &[v, d], false);
-        let positions = (config.positions == Positions::Learned).then(|| {
-            b.tensor("transformer.wpe.weight".into(), &[config.max_positions, d], false)
-        });
+        let positions = (config.positions == Positions::Learned)
+            .then(|| b.tensor("transformer.wpe.weight".into(), &[config.max_positions, d], false));
         let blocks = (0..config.num_layers).map(|l| b.block(config, l)).collect();
         let final_norm: String = name("transformer.ln_f", "model.norm");
         let final_norm = b.norm(&final_norm, d);

@@ -13,19 +13,20 @@ pub mod data;
 pub mod demo;
 mod error;
 pub mod folder;
+mod generate;
+mod head;
+pub mod init;
+mod language_model;
 pub mod layout;
 pub mod load;
-mod generate;
-pub mod init;
-mod head;
 mod model;
 mod parallel;
 pub mod plan;
 pub mod reward;
+mod sampling;
 pub mod shape;
 pub mod tasks;
 pub mod tokenizer;
-mod sampling;
 pub mod train;
 mod transformer;
 
@@ -34,6 +35,7 @@ pub use config::{Architecture, ModelConfig, Positions, RopeScaling};
 pub use error::Error;
 pub use generate::{Completion, Finish, Request, StopCheck};
 pub use head::ValueHead;
+pub use language_model::LanguageModel;
 pub use layout::{Layout, TensorInfo};
 pub use model::{
     CompletionScores, Derivatives, MICRO_BATCH_ROWS, Model, Objective, StepSettings, TokenScores,

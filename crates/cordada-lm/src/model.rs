@@ -54,8 +54,7 @@ pub struct Derivatives<'a, T> {
 
 /// An objective to be ascended: from the scores of one completion (given by its number in the
 /// batch) its derivatives.
-pub type Objective<'a, T> =
-    dyn FnMut(usize, CompletionScores<'_, T>, Derivatives<'_, T>) + 'a;
+pub type Objective<'a, T> = dyn FnMut(usize, CompletionScores<'_, T>, Derivatives<'_, T>) + 'a;
 
 /// Sums of gradients since the last step.
 #[derive(Clone, Debug)]
@@ -204,7 +203,10 @@ impl<T: Real> Model<T> {
 
     /// The optimizer of what is trained, and that of the value head.
     pub fn optimizers(&self) -> impl Iterator<Item = &Optimizer<T>> {
-        self.training.iter().flat_map(|t| [Some(&t.optimizer), t.value_optimizer.as_ref()]).flatten()
+        self.training
+            .iter()
+            .flat_map(|t| [Some(&t.optimizer), t.value_optimizer.as_ref()])
+            .flatten()
     }
 
     /// Everything that training changes, for restoring it: parameters that are trained, those of
@@ -312,6 +314,10 @@ impl<T: Real> Model<T> {
 
     /// The sum of gradients since the last step, complete: of what is trained, and of the value
     /// head.
+    ///
+    /// # Panics
+    ///
+    /// If the model does not train.
     pub fn gradient(&mut self) -> (&mut [T], &mut [T]) {
         let training = self.training.as_mut().expect("this model does not train");
         let g = &mut training.gradient;

@@ -20,7 +20,9 @@ impl Threads {
     /// [`Error::Setting`] if it is 0 or the system has no threads left.
     pub fn new(count: usize) -> Result<Self, Error> {
         if count == 0 {
-            return Err(Error::Setting("threads: 0 threads compute nothing; give 1 or more".into()));
+            return Err(Error::Setting(
+                "threads: 0 threads compute nothing; give 1 or more".into(),
+            ));
         }
         let build = || rayon::ThreadPoolBuilder::new().num_threads(count).build();
         let pool = (count > 1).then(build).transpose();

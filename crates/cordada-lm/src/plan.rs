@@ -13,6 +13,7 @@ const F32: u64 = 4;
 
 /// What will be done with a model.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct PlanOptions {
     /// Whether it is trained; else it samples only.
     pub train: bool,

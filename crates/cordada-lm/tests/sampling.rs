@@ -23,7 +23,7 @@ fn model(architecture: cordada_lm::Architecture, lora: bool, threads: usize) -> 
 fn requests(prompts: usize, samples: usize) -> Vec<Request> {
     (0..prompts)
         .map(|i| Request {
-            prompt: (0..1 + i % 5).map(|j| ((3 * i + j) % 11) as u32).collect(),
+            prompt: (0..=i % 5).map(|j| ((3 * i + j) % 11) as u32).collect(),
             samples,
             stream: (i * samples) as u32,
         })
@@ -68,7 +68,10 @@ fn ratios_of_a_fresh_rollout_are_exactly_one() {
                 m.score(&groups, temperature, &mut |_, scores, _| {
                     trained.extend(scores.log_prob.iter().map(|l| l.to_bits()));
                 });
-                assert_eq!(sampled, trained, "{architecture:?}, adapter: {lora}, {prompts} prompts");
+                assert_eq!(
+                    sampled, trained,
+                    "{architecture:?}, adapter: {lora}, {prompts} prompts"
+                );
             }
         }
     }
@@ -167,7 +170,8 @@ fn filters_exclude_and_renormalize() {
     let request = Request { prompt, samples: 500, stream: 0 };
     let sampling = Sampling { max_new_tokens: 1, top_k: 2, ..sampling(1.0) };
     assert!(!sampling.is_plain());
-    let completions = m.generate(&[request.clone()], &sampling, 3, None).expect("completions");
+    let completions =
+        m.generate(std::slice::from_ref(&request), &sampling, 3, None).expect("completions");
     let [a, b] = [logits[22 + order[0]], logits[22 + order[1]]].map(|z| f64::from(z).exp());
     for c in &completions[0] {
         let place = order.iter().position(|&t| t == c.tokens[0] as usize).expect("a token");

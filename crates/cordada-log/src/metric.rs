@@ -229,6 +229,149 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
+        name: "train/loss",
+        unit: "nats",
+        summary: "Mean of minus the log-probability of the tokens to learn, in fine-tuning of a \
+                  language model. The logarithm of the vocabulary's size is chance; exp of it is \
+                  the perplexity.",
+        trouble: "Does not fall below chance in the first steps: the learning rate is too low, or \
+                  the data is not what the tokenizer was made for. Falls near 0: the answers are \
+                  learned by heart; use fewer epochs.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/tokens",
+        unit: "tokens",
+        summary: "Tokens that were learned from in this step of fine-tuning.",
+        trouble: "Varies wildly from step to step: answers of very different length share a \
+                  batch; raise batch_size.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/epoch",
+        unit: "epochs",
+        summary: "How many times all examples have been learned from.",
+        trouble: "Beyond about 3 with few examples: the model begins to know them by heart; look at \
+                  the perplexity of other ones.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/objective",
+        unit: "1",
+        summary: "Surrogate objective of the policy in alignment, averaged over tokens, or over \
+                  responses where the ratio is theirs. It starts anew from about the mean advantage \
+                  in each step.",
+        trouble: "Always exactly 0: no group of responses differs in its scores; see \
+                  reward/no_signal.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/ratio_min",
+        unit: "1",
+        summary: "Smallest ratio of a token's probability after the steps so far to that at \
+                  sampling.",
+        trouble: "Near 0: some tokens were made all but impossible in a single step; lower the \
+                  learning rate or the number of epochs.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/ratio_max",
+        unit: "1",
+        summary: "Largest ratio of a token's probability after the steps so far to that at \
+                  sampling. 1 with a single gradient step per batch.",
+        trouble: "Far above 1 + clip_high: the policy ran away from the one that sampled; lower the \
+                  learning rate or the number of epochs.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/sampling_mismatch",
+        unit: "nats",
+        summary: "Largest difference between a token's log-probability at sampling and in training, \
+                  before anything has moved. The same bits give 0.",
+        trouble: "Above 0: sampling and training disagree about the policy, and every ratio is \
+                  wrong from the start; this is a fault of the program to be reported.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "reward/mean",
+        unit: "reward",
+        summary: "Mean score of the responses of this step. The number that alignment is meant to \
+                  raise.",
+        trouble: "Flat from the start: nothing is learned; see reward/no_signal. Rises while answers \
+                  get worse to the eye: the reward is being exploited; read samples, and raise \
+                  kl_coef.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "reward/std",
+        unit: "reward",
+        summary: "Standard deviation of the scores of this step's responses.",
+        trouble: "0: all responses are worth the same, so there is nothing to learn from.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "reward/no_signal",
+        unit: "1",
+        summary: "Share of prompts whose responses all have the same score. They teach nothing \
+                  where a response is compared with its group.",
+        trouble: "Near 1 at the start: the task is too hard or too easy for the model; mix in other \
+                  prompts, fine-tune first, or raise group_size. Near 1 at the end with a high \
+                  reward: the task is learned.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "reward/replaced_prompts",
+        unit: "prompts",
+        summary: "Prompts without signal that were replaced by others in this step.",
+        trouble: "Always resample times prompts_per_step: hardly any prompt has a signal, and most \
+                  of the time goes into sampling.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "reward/unscored",
+        unit: "responses",
+        summary: "Responses of this step that the reward could not score. They are left out.",
+        trouble: "Above 0: look at the warnings; an external command crashed, was too slow or gave \
+                  no number.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "response/length",
+        unit: "tokens",
+        summary: "Mean number of tokens of the responses of this step, the end token included.",
+        trouble: "Grows without end: length is being rewarded; average over tokens, or use an \
+                  overlong penalty. Falls to a few tokens: short answers are cheapest under the KL; \
+                  lower kl_coef.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "response/cut",
+        unit: "1",
+        summary: "Share of responses that did not end by themselves before the longest length \
+                  allowed.",
+        trouble: "High: scores of unfinished answers mean little; raise max_new_tokens, or \
+                  fine-tune on answers that end. Rises during the run: the policy no longer stops.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "kl/response",
+        unit: "nats",
+        summary: "Mean KL divergence of a whole response from the reference, estimated from the \
+                  sampled tokens: how far the policy has moved.",
+        trouble: "Shoots up within a few steps: the policy collapses onto something the reference \
+                  hardly says; raise kl_coef or lower the learning rate. Below 0 beyond its error: \
+                  sampling and training disagree.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "kl/coefficient",
+        unit: "reward/nat",
+        summary: "Coefficient of the KL divergence to the reference, adapted where kl_target is \
+                  set.",
+        trouble: "Grows without end: the target cannot be held; lower the learning rate.",
+        deterministic: true,
+    },
+    MetricSpec {
         name: "replay/size",
         unit: "transitions",
         summary: "Transitions that the replay memory holds.",
@@ -305,7 +448,7 @@ mod tests {
                 assert!(!part.is_empty() && part.chars().all(plain), "{}", metric.name);
             }
         }
-        assert_eq!(seen.len(), 29);
+        assert_eq!(seen.len(), 45);
     }
 
     #[test]

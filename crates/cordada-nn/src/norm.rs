@@ -254,6 +254,7 @@ kernel! {
 /// # Panics
 ///
 /// If the lengths do not agree or D is 0.
+#[allow(clippy::too_many_arguments, reason = "what forward got and left, and two gradients")]
 pub fn rms_norm_vjp<T: Real>(
     isa: Isa,
     x: &[T],

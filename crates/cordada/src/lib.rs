@@ -6,6 +6,7 @@
 //! - [`env`](mod@env): spaces, environments, wrappers, random streams;
 //! - [`nn`]: networks over one flat θ with analytic gradients, optimizers, schedules;
 //! - [`rl`]: estimators, objectives, distributions, algorithms, training, checkpoints;
+//! - [`lm`]: language models as policies: reading, sampling, fine-tuning, alignment;
 //! - [`log`]: events, metrics, sinks and the run directory.
 //!
 //! # Examples
@@ -29,6 +30,7 @@
 //! [`Run::create`](rl::train::Run::create) and [`Run::train`](rl::train::Run::train).
 
 pub use cordada_env as env;
+pub use cordada_lm as lm;
 pub use cordada_log as log;
 pub use cordada_nn as nn;
 pub use cordada_rl as rl;

@@ -104,9 +104,7 @@ fn targets(f: &Fields, layout: &Layout) -> Result<Vec<String>, Error> {
     let name = "target_modules";
     match f.get(name) {
         None => Err(f.missing(name)),
-        Some(Value::String(all)) if all == "all-linear" => {
-            Ok(linear_modules(layout))
-        }
+        Some(Value::String(all)) if all == "all-linear" => Ok(linear_modules(layout)),
         Some(Value::String(_)) => {
             Err(f.wrong(name, "a pattern is not supported; list the names of the layers"))
         }

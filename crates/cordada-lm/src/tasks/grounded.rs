@@ -4,7 +4,7 @@
 //! the key is in the box . the hat is red . the map is in the car . Q : where is the key ? A :
 //! ```
 //!
-//! wants `in the box .`; asked where the hat is, or anything about a cup, the right answer is
+//! wants `the key is in the box .`; asked where the hat is, or anything about a cup, the right answer is
 //! `i do not know .`. Objects, places and colors are paired anew in each prompt, so nothing can be
 //! known by heart: an answer that the facts do not support is made up.
 //!
@@ -31,9 +31,8 @@ const PLACES: [&str; 12] =
     ["box", "bag", "desk", "shed", "car", "sink", "tent", "barn", "hall", "cave", "park", "boat"];
 const COLORS: [&str; 8] = ["red", "blue", "green", "black", "white", "pink", "brown", "gray"];
 /// All other words.
-const WORDS: [&str; 16] = [
-    "the", "is", "in", "it", ".", "Q", "A", ":", "?", "where", "what", "color", "i", "do", "not",
-    "know",
+const WORDS: [&str; 15] = [
+    "the", "is", "in", ".", "Q", "A", ":", "?", "where", "what", "color", "i", "do", "not", "know",
 ];
 /// Tokens of the vocabulary.
 const VOCABULARY: usize = 64;
@@ -83,13 +82,6 @@ impl Attribute {
             Self::Color => format!("Q : what color is the {object} ? A :"),
         }
     }
-
-    fn answer(self, value: &str) -> String {
-        match self {
-            Self::Place => format!("in the {value} ."),
-            Self::Color => format!("it is {value} ."),
-        }
-    }
 }
 
 /// A prompt before it is words.
@@ -136,17 +128,17 @@ impl Scene {
 
     fn answer(&self) -> Option<String> {
         let fact = self.facts.iter().find(|f| (f.0, f.1) == self.asked);
-        fact.map(|&(attribute, _, value)| attribute.answer(value))
+        fact.map(|&(attribute, object, value)| attribute.fact(OBJECTS[object], value))
     }
 
     /// An answer without support: every second time with a value from another fact, if there is
     /// one of its kind.
     fn made_up(&self, stream: &mut Stream) -> String {
-        let attribute = self.asked.0;
+        let (attribute, object) = self.asked;
         let near: Vec<&str> = self.facts.iter().filter(|f| f.0 == attribute).map(|f| f.2).collect();
         let values =
             if near.is_empty() || stream.below(2) == 0 { attribute.values() } else { &near };
-        attribute.answer(values[stream.below(values.len())])
+        attribute.fact(OBJECTS[object], values[stream.below(values.len())])
     }
 
     /// The prompt, with the right answer as a field: `null` if the facts do not answer.
@@ -240,7 +232,7 @@ impl Task for Grounded {
     }
 
     fn max_new_tokens(&self) -> usize {
-        8
+        10
     }
 
     fn sft(&self, n: usize, stream: &mut Stream) -> Vec<Example> {

@@ -156,16 +156,14 @@ fn deduced(prompt: &str) -> Option<String> {
     let mut found = None;
     for fact in facts.split(" . ").filter(|f| !f.is_empty()) {
         let words: Vec<&str> = fact.split(' ').collect();
-        let value = match words[..] {
-            ["the", o, "is", "in", "the", value] if place && o == object => {
-                format!("in the {value} .")
-            }
-            ["the", o, "is", value] if !place && o == object => format!("it is {value} ."),
+        let answer = match words[..] {
+            ["the", o, "is", "in", "the", _] if place && o == object => format!("{fact} ."),
+            ["the", o, "is", _] if !place && o == object => format!("{fact} ."),
             ["the", _, "is", ..] => continue,
             _ => panic!("{fact}"),
         };
         assert!(found.is_none(), "two facts answer: {prompt}");
-        found = Some(value);
+        found = Some(answer);
     }
     found
 }

@@ -1,10 +1,10 @@
 //! From scores of responses to an advantage for every token.
 
+use cordada_env::Outcome;
 use cordada_rl::estimate::{
     AdvantageNorm, GroupScale, Segment, Whitening, gae, group_advantages, has_signal,
     leave_one_out_advantages, response_outcomes, reward_to_go, token_rewards,
 };
-use cordada_env::Outcome;
 
 use super::method::AlignSettings;
 
@@ -52,7 +52,8 @@ impl Baseline {
 
     /// The average before this batch (its own mean, if it is the first), and the one after it.
     fn next(self, scores: &[f32]) -> (f64, Self) {
-        let scored: Vec<f64> = scores.iter().filter(|s| !s.is_nan()).map(|&s| f64::from(s)).collect();
+        let scored: Vec<f64> =
+            scores.iter().filter(|s| !s.is_nan()).map(|&s| f64::from(s)).collect();
         if scored.is_empty() {
             return (self.mean, self);
         }

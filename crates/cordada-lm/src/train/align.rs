@@ -1,6 +1,8 @@
 //! Alignment: sample responses, score them, and ascend a surrogate of the score. One loop for all
 //! of [`METHODS`](super::METHODS).
 
+use std::collections::BTreeMap;
+
 use cordada_env::{Persist, StateReader, StateWriter, Stream, role};
 use cordada_nn::OptimizerConfig;
 use cordada_rl::estimate::soft_overlong_penalty;
@@ -13,13 +15,12 @@ use super::advantage::{Advantages, Baseline, Responses};
 use super::method::AlignSettings;
 use super::metrics::{Mean, Spread};
 use super::stage::{Broken, Stage, StageReport};
-use super::state::{load_model, save_model};
 use crate::data::{Batches, Example, Order};
 use crate::reward::{Response, Reward};
 use crate::tokenizer::{Special, Tokenizer};
 use crate::{
-    Completion, CompletionScores, Derivatives, Error, Finish, Group, Model, Request, Sampling,
-    StepSettings,
+    Completion, CompletionScores, Derivatives, Error, Finish, Group, LanguageModel, Request,
+    Sampling, StepSettings,
 };
 
 /// A prompt, ready to be sampled from.
@@ -39,9 +40,9 @@ pub struct AlignSetup {
     /// Switches of the method.
     pub settings: AlignSettings,
     /// The policy, trainable; with a value head if the settings have a critic.
-    pub model: Model<f32>,
+    pub model: Box<dyn LanguageModel>,
     /// The model that the KL is taken to, where it is not the policy without its adapter.
-    pub reference: Option<Model<f32>>,
+    pub reference: Option<Box<dyn LanguageModel>>,
     /// Of the model.
     pub tokenizer: Tokenizer,
     /// Prompts to sample from.
@@ -67,6 +68,8 @@ pub struct Align {
     step: u64,
     /// Responses sampled so far: the next random stream.
     sampled: u64,
+    /// Metrics of the reward's terms, under the names that they were first seen with.
+    term_names: BTreeMap<String, &'static str>,
     last: Batch,
 }
 
@@ -106,7 +109,7 @@ impl Align {
         if setup.prompts.is_empty() {
             return Err(Error::Setting("there are no prompts to sample from".into()));
         }
-        let positions = setup.model.transformer().config().max_positions;
+        let positions = setup.model.config().max_positions;
         let longest = setup.prompts.iter().map(|p| p.tokens.len()).max().unwrap_or(0);
         if longest + s.max_new_tokens > positions {
             return Err(Error::Setting(format!(
@@ -118,7 +121,7 @@ impl Align {
         let sampling = Sampling {
             temperature: s.temperature,
             max_new_tokens: s.max_new_tokens,
-            stop_tokens: setup.model.transformer().config().eos_token_ids.clone(),
+            stop_tokens: setup.model.config().eos_token_ids.clone(),
             ..Sampling::default()
         };
         let lengths = setup.prompts.iter().map(|p| p.tokens.len()).collect();
@@ -132,6 +135,7 @@ impl Align {
             baseline: Baseline::default(),
             step: 0,
             sampled: 0,
+            term_names: BTreeMap::new(),
             last: Batch::default(),
         })
     }
@@ -151,12 +155,12 @@ impl Align {
     }
 
     /// The model as it is now, and its tokenizer, for looking at on the way.
-    pub fn model_and_tokenizer(&mut self) -> (&mut Model<f32>, &Tokenizer) {
-        (&mut self.setup.model, &self.setup.tokenizer)
+    pub fn model_and_tokenizer(&mut self) -> (&mut dyn LanguageModel, &Tokenizer) {
+        (&mut *self.setup.model, &self.setup.tokenizer)
     }
 
     /// The model, when training is over.
-    pub fn into_model(self) -> (Model<f32>, Tokenizer) {
+    pub fn into_model(self) -> (Box<dyn LanguageModel>, Tokenizer) {
         (self.setup.model, self.setup.tokenizer)
     }
 
@@ -301,8 +305,7 @@ impl Align {
                 let range = n * minibatch / s.minibatches..n * (minibatch + 1) / s.minibatches;
                 let chosen = &order[range];
                 let part: Vec<Group> = chosen.iter().map(|&i| groups[i].clone()).collect();
-                let numbers: Vec<usize> =
-                    chosen.iter().flat_map(|&i| i * g..(i + 1) * g).collect();
+                let numbers: Vec<usize> = chosen.iter().flat_map(|&i| i * g..(i + 1) * g).collect();
                 let objective = Surrogate {
                     settings: &s,
                     beta: self.beta,
@@ -330,7 +333,13 @@ impl Align {
         pass
     }
 
-    fn report(&self, batch: &Batch, responses: &Responses, pass: &Pass, replaced: usize) -> StageReport {
+    fn report(
+        &self,
+        batch: &Batch,
+        responses: &Responses,
+        pass: &Pass,
+        replaced: usize,
+    ) -> StageReport {
         let n = batch.scores.len() as f64;
         let share = |f: &dyn Fn(&Completion<f32>) -> bool| {
             batch.completions.iter().flatten().filter(|c| f(c)).count() as f64 / n
@@ -382,6 +391,24 @@ impl Align {
     }
 }
 
+impl Align {
+    /// Adds what the reward says of its terms and of responses that it could not score.
+    fn tell_terms(&mut self, report: &mut StageReport) {
+        for term in self.setup.reward.report() {
+            let known = self.term_names.get(&term.name).copied();
+            let name = known.unwrap_or_else(|| {
+                // Metrics have names that live as long as the program; a reward has a few terms.
+                let name: &'static str = format!("reward/term_{}", term.name).leak();
+                self.term_names.insert(term.name.clone(), name);
+                name
+            });
+            report.metrics.push((name, term.mean));
+        }
+        let failures = self.setup.reward.take_failures();
+        report.warnings.extend(failures.iter().map(ToString::to_string));
+    }
+}
+
 /// The tokens of a completion that are text: without the token that ended it.
 fn text_tokens(completion: &Completion<f32>) -> &[u32] {
     match completion.finish {
@@ -405,6 +432,7 @@ struct Surrogate<'a> {
 
 impl Surrogate<'_> {
     /// Derivatives of response i's tokens.
+    #[allow(clippy::needless_pass_by_value, reason = "borrowed parts, handed on")]
     fn derive(
         &self,
         i: usize,
@@ -435,7 +463,8 @@ impl Surrogate<'_> {
         // Values are averaged over tokens whatever the policy's aggregation.
         let weight: f32 = Aggregation::TokenMean.token_weight(self.counts, tokens.len());
         for (t, d_value) in d.value.iter_mut().enumerate() {
-            let (old, target) = (self.responses.values[tokens.start + t], self.targets.returns[tokens.start + t]);
+            let (old, target) =
+                (self.responses.values[tokens.start + t], self.targets.returns[tokens.start + t]);
             let clip = ValueClip::Max(s.value_clip as f32);
             let term = clipped_value_loss(scores.value[t], old, target, clip);
             pass.value_loss.add(f64::from(term.loss));
@@ -453,6 +482,7 @@ impl Surrogate<'_> {
     }
 
     /// ψ of the policy's part.
+    #[allow(clippy::too_many_arguments, reason = "one response's tokens, and where results go")]
     fn surrogate(
         &self,
         log_prob: &[f32],
@@ -479,7 +509,9 @@ impl Surrogate<'_> {
                 let advantage = advantages.first().copied().unwrap_or(0.0);
                 let term = sequence_surrogate(kind, log_prob, old, advantage, clip, psi);
                 tell(term.objective, term.clipped);
-                psi.iter_mut().for_each(|psi| *psi *= scale);
+                for psi in psi {
+                    *psi *= scale;
+                }
             }
             name => {
                 let tokens = log_prob.iter().zip(old).zip(advantages).zip(psi);
@@ -524,7 +556,8 @@ impl Stage for Align {
         let targets = responses.advantages(&self.setup.settings, self.beta, &mut self.baseline);
         self.last = batch;
         let pass = self.learn(&groups, &responses, &targets);
-        let report = self.report(&self.last, &responses, &pass, replaced);
+        let mut report = self.report(&self.last, &responses, &pass, replaced);
+        self.tell_terms(&mut report);
         if !pass.grad_norm.get().is_finite() {
             return Err(Error::Setting(format!(
                 "the gradient of step {} is not finite; nothing was changed. The batch is saved; \
@@ -561,8 +594,8 @@ impl Stage for Align {
         self.setup.total_steps
     }
 
-    fn model(&self) -> &Model<f32> {
-        &self.setup.model
+    fn model(&self) -> &dyn LanguageModel {
+        &*self.setup.model
     }
 
     fn tokenizer(&self) -> &Tokenizer {
@@ -591,7 +624,7 @@ impl Stage for Align {
         w.f64(mean);
         w.u64(batches);
         self.cursor.save(w);
-        save_model(&self.setup.model, w);
+        self.setup.model.save(w);
     }
 
     fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), Error> {
@@ -600,10 +633,9 @@ impl Stage for Align {
         self.sampled = r.u64().map_err(state)?;
         self.shuffles = r.u64().map_err(state)? as u32;
         self.beta = r.f64().map_err(state)?;
-        self.baseline =
-            Baseline::restore(r.f64().map_err(state)?, r.u64().map_err(state)?);
+        self.baseline = Baseline::restore(r.f64().map_err(state)?, r.u64().map_err(state)?);
         self.cursor.load(r).map_err(state)?;
-        load_model(&mut self.setup.model, r)
+        self.setup.model.load(r).map_err(state)
     }
 }
 

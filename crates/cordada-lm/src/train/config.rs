@@ -6,8 +6,9 @@ use toml::{Table, Value};
 
 use super::method::{AlignSettings, Method};
 use super::sft::SftSettings;
+use crate::adapter::{LoraConfig, linear_modules};
 use crate::reward::did_you_mean;
-use crate::{Error, tasks};
+use crate::{Error, Layout, tasks};
 
 /// The names of the stages.
 const STAGES: [&str; 2] = ["sft", "align"];
@@ -112,6 +113,22 @@ impl Config for LoraSettings {
         c.counts(&[("rank", self.rank)])?;
         let fits = |x: f64| x > 0.0 && x.is_finite();
         c.number("alpha", self.alpha, fits, "a finite number above 0")
+    }
+}
+
+impl LoraSettings {
+    /// The adapter of a model: without targets, of all its linear layers.
+    pub fn of(&self, layout: &Layout) -> LoraConfig {
+        LoraConfig {
+            rank: self.rank,
+            alpha: self.alpha,
+            target_modules: if self.targets.is_empty() {
+                linear_modules(layout)
+            } else {
+                self.targets.clone()
+            },
+            use_rslora: self.rslora,
+        }
     }
 }
 
@@ -368,6 +385,9 @@ mod tests {
         assert_eq!((align(&c).kl_coef, align(&c).epochs), (0.04, 3));
         let same = c.with(&change("seed=2")).unwrap();
         assert_eq!((align(&same).epochs, same.run.seed), (3, 2));
+        // Other names replace what is set.
+        let longer = c.with(&change("steps=8")).unwrap().with(&change("beta=0.5")).unwrap();
+        assert_eq!((align(&longer).kl_coef, longer.run.total_steps), (0.5, 8));
         let other = c.with(&change("method=rloo")).unwrap();
         assert_eq!((align(&other).kl_coef, align(&other).epochs), (0.05, 1));
     }

@@ -12,7 +12,7 @@ use super::config::{LoraSettings, StageConfig, StageKind};
 use super::method::AlignSettings;
 use super::sft::{Sft, SftSettings};
 use super::stage::{Stage, StageRun};
-use crate::adapter::{AdapterLayout, LoraConfig, linear_modules};
+use crate::adapter::{AdapterLayout, LoraConfig};
 use crate::data::{
     self, DataReport, Example, Overlong, TokenizeOptions, read_examples, tokenize_answers,
     tokenize_prompts,
@@ -21,7 +21,7 @@ use crate::folder::{self, WriteOptions};
 use crate::load::{self, Loaded};
 use crate::reward::{self, Reward};
 use crate::tokenizer::{Special, Tokenizer};
-use crate::{Adapter, Error, Model, Threads, Transformer, ValueHead, tasks};
+use crate::{Adapter, Error, LanguageModel, Model, Threads, Transformer, ValueHead, tasks};
 
 /// Folder of the base model in a run whose adapter belongs to a merged one.
 const BASE: &str = "base";
@@ -162,7 +162,7 @@ impl StageConfig {
         let tokenizer = parts.tokenizer.clone();
         let model = parts.trainable(None, sft_optimizer(settings))?;
         let (steps, seed) = (self.run.total_steps, self.run.seed);
-        let sft = Sft::new(settings.clone(), model, tokenizer, data.items, steps, seed)?;
+        let sft = Sft::new(settings.clone(), Box::new(model), tokenizer, data.items, steps, seed)?;
         Ok((Box::new(sft), data.report))
     }
 
@@ -187,8 +187,8 @@ impl StageConfig {
         let tokenizer = parts.tokenizer.clone();
         let align = Align::new(AlignSetup {
             settings: settings.clone(),
-            model: parts.trainable(value_head, Align::optimizer(settings))?,
-            reference,
+            model: Box::new(parts.trainable(value_head, Align::optimizer(settings))?),
+            reference: reference.map(|r| Box::new(r) as Box<dyn LanguageModel>),
             tokenizer,
             prompts,
             reward,
@@ -289,16 +289,7 @@ impl StageConfig {
         transformer: &Transformer<f32>,
     ) -> Result<(LoraConfig, AdapterLayout, Adapter<f32>), Error> {
         let layout = transformer.layout();
-        let lora = LoraConfig {
-            rank: settings.rank,
-            alpha: settings.alpha,
-            target_modules: if settings.targets.is_empty() {
-                linear_modules(layout)
-            } else {
-                settings.targets.clone()
-            },
-            use_rslora: settings.rslora,
-        };
+        let lora = settings.of(layout);
         let places = AdapterLayout::new(layout, &lora)?;
         let theta = places.init(&mut Stream::new(self.run.seed, role::INIT, 0));
         let adapter = places.adapter(layout, theta, lora.scaling());

@@ -6,7 +6,7 @@
 use cordada_nn::Schedule;
 use cordada_rl::config::{Checks, Config, Field, optional, schedule};
 use cordada_rl::estimate::kl::KlEstimator;
-use toml::{Table, Value};
+use toml::Table;
 
 cordada_rl::config! {
     /// How a language model is aligned with a reward.
@@ -273,15 +273,12 @@ impl Method {
     ///
     /// For unknown names and values that cannot be used.
     pub fn settings(&self, changes: &Table) -> Result<AlignSettings, cordada_rl::Error> {
-        AlignSettings::from_table("align", &self.table()?)?.with_table("align", changes)
+        AlignSettings::from_table("align", &self.table())?.with_table("align", changes)
     }
 
-    fn table(&self) -> Result<Table, cordada_rl::Error> {
-        let parsed: Result<Value, _> = toml::from_str::<Table>(self.settings).map(Value::Table);
-        match parsed {
-            Ok(Value::Table(table)) => Ok(table),
-            other => unreachable!("the settings of {} are a table: {other:?}", self.name),
-        }
+    fn table(&self) -> Table {
+        toml::from_str(self.settings)
+            .unwrap_or_else(|e| unreachable!("the settings of {} are a table: {e}", self.name))
     }
 }
 
@@ -294,7 +291,9 @@ mod tests {
         for method in METHODS {
             let settings = method.settings(&Table::new()).expect(method.name);
             // Each differs from the first in something.
-            assert!(method.name == "grpo" || settings != METHODS[0].settings(&Table::new()).unwrap());
+            assert!(
+                method.name == "grpo" || settings != METHODS[0].settings(&Table::new()).unwrap()
+            );
             assert_eq!(Method::find(method.name).unwrap().name, method.name);
         }
         assert_eq!(Method::find("REINFORCE++").unwrap().name, "reinforce_pp");

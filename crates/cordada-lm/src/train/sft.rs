@@ -7,10 +7,9 @@ use cordada_rl::objective::{Aggregation, BatchCounts};
 
 use super::metrics::Mean;
 use super::stage::{Broken, Stage, StageReport};
-use super::state::{load_model, save_model};
 use crate::data::{Batches, Order};
 use crate::tokenizer::{Special, Tokenizer};
-use crate::{Error, Group, Model, StepSettings};
+use crate::{Error, Group, LanguageModel, StepSettings};
 
 cordada_rl::config! {
     /// How a model is fine-tuned.
@@ -45,7 +44,7 @@ impl Config for SftSettings {
 #[derive(Debug)]
 pub struct Sft {
     settings: SftSettings,
-    model: Model<f32>,
+    model: Box<dyn LanguageModel>,
     tokenizer: Tokenizer,
     examples: Vec<Group>,
     batches: Batches,
@@ -62,7 +61,7 @@ impl Sft {
     /// [`Error::Setting`] if there are no examples or one is too long for the model.
     pub fn new(
         settings: SftSettings,
-        model: Model<f32>,
+        model: Box<dyn LanguageModel>,
         tokenizer: Tokenizer,
         examples: Vec<Group>,
         total_steps: u64,
@@ -71,7 +70,7 @@ impl Sft {
         if examples.is_empty() {
             return Err(Error::Setting("there are no examples to learn from".into()));
         }
-        let positions = model.transformer().config().max_positions;
+        let positions = model.config().max_positions;
         if let Some(i) = examples.iter().position(|g| g.num_rows() > positions) {
             return Err(Error::Setting(format!(
                 "example {i} has {} tokens, the model {positions} positions; cut it",
@@ -86,7 +85,7 @@ impl Sft {
     }
 
     /// The model, when training is over.
-    pub fn into_model(self) -> (Model<f32>, Tokenizer) {
+    pub fn into_model(self) -> (Box<dyn LanguageModel>, Tokenizer) {
         (self.model, self.tokenizer)
     }
 }
@@ -138,8 +137,8 @@ impl Stage for Sft {
         self.total_steps
     }
 
-    fn model(&self) -> &Model<f32> {
-        &self.model
+    fn model(&self) -> &dyn LanguageModel {
+        &*self.model
     }
 
     fn tokenizer(&self) -> &Tokenizer {
@@ -147,7 +146,8 @@ impl Stage for Sft {
     }
 
     fn last_batch(&self) -> Vec<Broken> {
-        let text = |tokens: &[u32]| self.tokenizer.decode(tokens, Special::Keep).unwrap_or_default();
+        let text =
+            |tokens: &[u32]| self.tokenizer.decode(tokens, Special::Keep).unwrap_or_default();
         let groups = self.last.iter().map(|&i| &self.examples[i]);
         groups
             .map(|group| Broken {
@@ -161,13 +161,13 @@ impl Stage for Sft {
     fn save(&self, w: &mut StateWriter) {
         w.u64(self.step);
         self.batches.save(w);
-        save_model(&self.model, w);
+        self.model.save(w);
     }
 
     fn load(&mut self, r: &mut StateReader<'_>) -> Result<(), Error> {
         let state = |e: cordada_env::StateError| Error::Setting(e.to_string());
         self.step = r.u64().map_err(state)?;
         self.batches.load(r).map_err(state)?;
-        load_model(&mut self.model, r)
+        self.model.load(r).map_err(state)
     }
 }

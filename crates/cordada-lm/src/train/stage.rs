@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::state::write_files;
 use crate::adapter::{AdapterLayout, LoraConfig};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Model};
+use crate::{Error, LanguageModel};
 
 /// Checkpoints are at least so many times as far apart as one of them takes to write.
 const SAVE_SHARE: u32 = 20;
@@ -53,7 +53,7 @@ pub trait Stage: Debug + Send {
     /// Steps to do.
     fn total_steps(&self) -> u64;
     /// The model that is trained.
-    fn model(&self) -> &Model<f32>;
+    fn model(&self) -> &dyn LanguageModel;
     /// Its tokenizer.
     fn tokenizer(&self) -> &Tokenizer;
     /// The batch of the last step, for looking at what went wrong.
@@ -144,7 +144,7 @@ impl StageRun {
             env: self.task.clone(),
             seed: self.seed,
             total_steps: self.stage.total_steps(),
-            threads: self.stage.model().threads().count(),
+            threads: self.stage.model().num_threads(),
             version: env!("CARGO_PKG_VERSION").into(),
         })?;
         for message in self.notes.drain(..) {

@@ -149,6 +149,7 @@ impl<T: Real> Transformer<T> {
         add_assign(self.isa, dx, through);
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what forward got and left, and the gradient")]
     fn norm_input_vjp(
         &self,
         w: &Weights<T>,
@@ -252,7 +253,8 @@ impl<T: Real> Transformer<T> {
                 let (dq, dk) = grad.split_at_mut(c.head_dim);
                 let qk_width = c.query_width() + c.kv_width();
                 let heads = c.num_heads + c.num_kv_heads;
-                let rows = tape.raw_qk.chunks_exact(qk_width).zip(b.normed_qk.chunks_exact(qk_width));
+                let rows =
+                    tape.raw_qk.chunks_exact(qk_width).zip(b.normed_qk.chunks_exact(qk_width));
                 for ((x, dy), rstd) in rows.zip(tape.qk_rstd.chunks_exact(heads)) {
                     let (q_rstd, k_rstd) = rstd.split_at(c.num_heads);
                     let at = c.query_width();
@@ -275,12 +277,7 @@ fn sides<T: Real>(chunk: &Chunk<T>, l: usize, site: Site) -> (&[T], &[T]) {
     }
 }
 
-fn adapter_gradient<T: Real>(
-    adapter: &Adapter<T>,
-    l: usize,
-    chunks: &[Chunk<T>],
-    grad: &mut [T],
-) {
+fn adapter_gradient<T: Real>(adapter: &Adapter<T>, l: usize, chunks: &[Chunk<T>], grad: &mut [T]) {
     for chunk in chunks {
         for (i, site) in [Site::Qkv, Site::Output, Site::Up, Site::Down].into_iter().enumerate() {
             let (x, dy) = sides(chunk, l, site);

@@ -19,7 +19,12 @@ struct Normed<'a, T> {
 
 impl<T: Real> Transformer<T> {
     /// All blocks over all rows of a chunk; leaves the residual stream in `chunk.x`.
-    pub(crate) fn forward(&self, w: &Weights<T>, adapter: Option<&Adapter<T>>, chunk: &mut Chunk<T>) {
+    pub(crate) fn forward(
+        &self,
+        w: &Weights<T>,
+        adapter: Option<&Adapter<T>>,
+        chunk: &mut Chunk<T>,
+    ) {
         let n = chunk.rows.len();
         let d = self.config.hidden_size;
         let heads = self.config.num_heads;
@@ -57,7 +62,7 @@ impl<T: Real> Transformer<T> {
 
         let normed = Normed { x, y: attention_in, mean: mean_a, rstd: rstd_a };
         self.norm(w, &layout.attention_norm, normed);
-        self.linear(w, &layout.qkv, &packed.qkv, attention_in, None, qkv);
+        Self::linear(w, &layout.qkv, &packed.qkv, attention_in, None, qkv);
         Adapter::apply(lora, Site::Qkv, attention_in, qkv, lora_qkv);
         if let Some((q, k)) = &layout.qk_norm {
             let (q, k) = (&w.theta[q.clone()], &w.theta[k.clone()]);
@@ -68,12 +73,12 @@ impl<T: Real> Transformer<T> {
         }
         let attended = sized(&mut tape.attended, rows * c.query_width());
         attend(qkv, attended, &mut tape.lse);
-        self.linear(w, &layout.output, &packed.output, attended, Some(x), mid);
+        Self::linear(w, &layout.output, &packed.output, attended, Some(x), mid);
         Adapter::apply(lora, Site::Output, attended, mid, lora_output);
 
         let normed = Normed { x: mid, y: mlp_in, mean: mean_m, rstd: rstd_m };
         self.norm(w, &layout.mlp_norm, normed);
-        self.linear(w, &layout.up, &packed.up, mlp_in, None, &mut tape.up);
+        Self::linear(w, &layout.up, &packed.up, mlp_in, None, &mut tape.up);
         Adapter::apply(lora, Site::Up, mlp_in, &mut tape.up, lora_up);
         let activated = sized(&mut tape.activated, rows * c.intermediate_size);
         if c.gated() {
@@ -82,13 +87,12 @@ impl<T: Real> Transformer<T> {
             activated.copy_from_slice(&tape.up);
             c.activation.apply(self.isa, activated);
         }
-        self.linear(w, &layout.down, &packed.down, activated, Some(mid), next);
+        Self::linear(w, &layout.down, &packed.down, activated, Some(mid), next);
         Adapter::apply(lora, Site::Down, activated, next, lora_down);
     }
 
     /// `y = x Wᵀ + b`, or `y = residual + x Wᵀ + b`.
     fn linear(
-        &self,
         w: &Weights<T>,
         layout: &Linear,
         packed: &PackedLinear<T>,
@@ -117,6 +121,7 @@ impl<T: Real> Transformer<T> {
         matmul(x, &packed.forward, start, y);
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "borrowed parts, handed on")]
     fn norm(&self, w: &Weights<T>, layout: &Norm, normed: Normed<'_, T>) {
         let weight = &w.theta[layout.weight.clone()];
         let rows = normed.x.len() / weight.len();

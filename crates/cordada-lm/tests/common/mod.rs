@@ -76,7 +76,15 @@ pub(crate) fn adapter<T: Real>(transformer: &Transformer<T>) -> Adapter<T> {
             let (a, b) = (offset..offset + rank * inputs, offset + rank * inputs);
             let b = b..b + rank * outputs.len();
             offset = b.end;
-            places.push(Place { block, site: *site, outputs: outputs.clone(), a, b, inputs: *inputs, rank });
+            places.push(Place {
+                block,
+                site: *site,
+                outputs: outputs.clone(),
+                a,
+                b,
+                inputs: *inputs,
+                rank,
+            });
         }
     }
     let layout = transformer.layout();

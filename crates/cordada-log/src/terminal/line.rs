@@ -51,11 +51,17 @@ pub(super) struct Progress {
     pub(super) total_steps: u64,
     /// Time since this process began. Unit: seconds.
     pub(super) elapsed: f64,
-    pub(super) episode_return: Option<f64>,
+    /// The number that tells how good it is, and what it is called: `return`, for language models
+    /// `reward` or `loss`.
+    pub(super) merit: Option<f64>,
+    pub(super) merit_name: &'static str,
     pub(super) eval_return: Option<f64>,
+    /// Mean number of tokens of a response.
+    pub(super) length: Option<f64>,
     pub(super) kl: Option<f64>,
     pub(super) entropy: Option<f64>,
-    pub(super) returns: History,
+    /// What the number of merit was.
+    pub(super) merits: History,
 }
 
 impl Progress {
@@ -65,11 +71,13 @@ impl Progress {
             step: 0,
             total_steps: 0,
             elapsed: 0.0,
-            episode_return: None,
+            merit: None,
+            merit_name: "return",
             eval_return: None,
+            length: None,
             kl: None,
             entropy: None,
-            returns: History::new(),
+            merits: History::new(),
         }
     }
 
@@ -81,15 +89,22 @@ impl Progress {
                 continue;
             }
             match name.split_once('/') {
-                Some(("rollout", "episode_return")) => {
-                    self.episode_return = Some(number);
-                    self.returns.push(number);
-                }
-                Some((_, "approx_kl")) => self.kl = Some(number),
+                Some(("rollout", "episode_return")) => self.push(number, "return"),
+                Some(("reward", "mean")) => self.push(number, "reward"),
+                Some(("train", "loss")) => self.push(number, "loss"),
+                Some(("response", "length")) => self.length = Some(number),
+                // To the reference, which comes after that to the policy before and replaces it.
+                Some((_, "approx_kl") | ("kl", "response")) => self.kl = Some(number),
                 Some((_, "entropy")) => self.entropy = Some(number),
                 _ => {}
             }
         }
+    }
+
+    fn push(&mut self, merit: f64, name: &'static str) {
+        self.merit = Some(merit);
+        self.merit_name = name;
+        self.merits.push(merit);
     }
 
     /// Share of the run that is done, in [0, 1]; 0 if the length is unknown.
@@ -120,7 +135,7 @@ impl Progress {
     }
 
     fn spark(&self, look: &Look) -> String {
-        format::sparkline(&self.returns.shrink(SPARK), look.symbols)
+        format::sparkline(&self.merits.shrink(SPARK), look.symbols)
     }
 }
 
@@ -151,8 +166,8 @@ fn pieces(progress: &Progress, look: &Look) -> Vec<Piece> {
         Some(left) => add(2, PLAIN, format!("{elapsed}, {} left", duration(left))),
         None => add(2, PLAIN, elapsed),
     }
-    if let Some(number) = progress.episode_return {
-        add(1, BOLD, format!("return {:<5}", value(number)));
+    if let Some(number) = progress.merit {
+        add(1, BOLD, format!("{} {:<5}", progress.merit_name, value(number)));
         if look.drawings {
             add(4, GREEN, progress.spark(look));
         }
@@ -160,11 +175,14 @@ fn pieces(progress: &Progress, look: &Look) -> Vec<Piece> {
     if let Some(number) = progress.eval_return {
         add(5, BOLD, format!("eval {:<5}", value(number)));
     }
+    if let Some(number) = progress.length {
+        add(6, PLAIN, format!("length {:<5}", value(number)));
+    }
     if let Some(number) = progress.kl {
-        add(6, DIM, format!("kl {:<5}", value(number)));
+        add(7, DIM, format!("kl {:<5}", value(number)));
     }
     if let Some(number) = progress.entropy {
-        add(7, DIM, format!("entropy {:<5}", value(number)));
+        add(8, DIM, format!("entropy {:<5}", value(number)));
     }
     pieces
 }
@@ -237,8 +255,9 @@ pub(super) fn closing(
     let start = format!("done: {steps} steps in {time} ({}/s)", count(steps_per_s));
     let mut course = String::new();
     let mut spark = String::new();
-    if let (Some(first), Some(last)) = (progress.returns.first(), progress.episode_return) {
-        course = format!(", return {} {} {}", value(first), look.symbols.arrow, value(last));
+    if let (Some(first), Some(last)) = (progress.merits.first(), progress.merit) {
+        let name = progress.merit_name;
+        course = format!(", {name} {} {} {}", value(first), look.symbols.arrow, value(last));
         spark = format!(" {}", progress.spark(look));
     }
     let eval = progress.eval_return.map_or(String::new(), |r| format!(", eval {}", value(r)));

@@ -117,6 +117,32 @@ fn the_line_of_a_log_is_without_drawings() {
 }
 
 #[test]
+fn stages_of_language_models_show_their_own_numbers() {
+    let mut progress = Progress { step: 10, total_steps: 40, elapsed: 5.0, ..Progress::new() };
+    let values = [
+        ("reward/mean", 0.5),
+        ("response/length", 11.0),
+        ("train/entropy", 0.25),
+        ("train/approx_kl", 0.001),
+        ("kl/response", 0.75),
+    ];
+    progress.update(&values);
+    let look = Look { symbols: ASCII, color: false, drawings: false };
+    // 2 steps/s; 30 are left.
+    assert_eq!(
+        progress_line(&progress, &look, 80),
+        " 25%     10/40      2/s  5s, 15s left  reward 0.500  length 11.0   kl 0.750"
+    );
+    progress.update(&[("reward/mean", 0.75)]);
+    assert_eq!(
+        closing(&progress, (5.0, 2.0), &look, 80),
+        "done: 10 steps in 5.0s (2/s), reward 0.500 -> 0.750 _#"
+    );
+    progress.update(&[("train/loss", 1.5)]);
+    assert!(progress_line(&progress, &look, 80).contains("loss 1.50"));
+}
+
+#[test]
 fn colors_change_nothing_but_the_color() {
     let colored = Look { color: true, ..LOOK };
     let line = progress_line(&progress(), &colored, 80);
@@ -154,8 +180,8 @@ fn percents_are_exact() {
 fn returns_that_are_not_numbers_are_not_shown() {
     let mut progress = progress();
     progress.update(&[("rollout/episode_return", f64::NAN), ("rollout/reward_mean", 7.0)]);
-    assert_eq!(progress.episode_return, Some(80.0));
-    assert_eq!(progress.returns.shrink(8).len(), 8);
+    assert_eq!(progress.merit, Some(80.0));
+    assert_eq!(progress.merits.shrink(8).len(), 8);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use toml::Table;
 use super::*;
 use crate::train::METHODS;
 use crate::train::method::Method;
-use crate::{Architecture, ModelConfig, Positions, RopeScaling, Threads, Transformer, ValueHead};
+use crate::{
+    Architecture, Model, ModelConfig, Positions, RopeScaling, Threads, Transformer, ValueHead,
+};
 
 const PROMPT: u32 = 2;
 /// Responses of a batch, in groups of 8.
@@ -150,10 +152,12 @@ fn settings(method: &str, changes: &str) -> AlignSettings {
 
 /// What a whitened batch was divided by, with the mean's own part in it.
 fn whitened(responses: &Responses) -> f64 {
-    let tokens: Spread =
-        responses.scores.iter().flat_map(|&s| [f64::from(s); 3]).collect();
+    let tokens: Spread = responses.scores.iter().flat_map(|&s| [f64::from(s); 3]).collect();
     tokens.std() * RESPONSES as f64 / (RESPONSES - 1) as f64
 }
+
+/// The factor that a batch's gradient is known to lack.
+type Correct<'a> = &'a dyn Fn(&Responses) -> f64;
 
 #[test]
 fn methods_estimate_the_exact_policy_gradient() {
@@ -161,7 +165,7 @@ fn methods_estimate_the_exact_policy_gradient() {
     // A mean over a group holds the response's own score: its gradient is (G − 1) / G of the
     // exact one.
     let own = |_: &Responses| 8.0 / 7.0;
-    let cases: [(&str, &str, &dyn Fn(&Responses) -> f64); 6] = [
+    let cases: [(&str, &str, Correct<'_>); 6] = [
         ("reinforce", "", &one),
         ("rloo", "", &one),
         ("dr_grpo", "aggregation = 'sum'", &own),
