@@ -69,7 +69,7 @@ impl Asking<'_> {
     ///
     /// # Errors
     ///
-    /// As [`Model::generate`].
+    /// As [`LanguageModel::generate`].
     pub fn ask(
         &self,
         model: &mut dyn LanguageModel,

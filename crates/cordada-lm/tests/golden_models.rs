@@ -231,8 +231,12 @@ fn golden_models_compute_what_transformers_does() {
                     check_logits(&case, &mut model, checkpoint.config.vocab_size);
                 }
                 "kv_cache" => {
-                    let tokens: Vec<u32> =
-                        case.tensor("input/input_ids").indices().iter().map(|&t| t as u32).collect();
+                    let tokens: Vec<u32> = case
+                        .tensor("input/input_ids")
+                        .indices()
+                        .iter()
+                        .map(|&t| t as u32)
+                        .collect();
                     let logits: Vec<f64> =
                         model.read(&tokens).1.iter().map(|&x| f64::from(x)).collect();
                     case.check("output/logits", &logits);

@@ -47,10 +47,12 @@ fn measured(config: &ModelConfig, options: &PlanOptions) -> u64 {
         });
         let threads = Threads::new(1).expect("a thread");
         let mut model =
-            Model::trainable(t, theta, adapter, None, OptimizerConfig::adamw(), threads).expect("a model");
+            Model::trainable(t, theta, adapter, None, OptimizerConfig::adamw(), threads)
+                .expect("a model");
         let prompt: Vec<u32> = vec![1; options.prompt_tokens];
         if options.generate {
-            let request = |i| Request { prompt: prompt.clone(), samples: options.samples, stream: i };
+            let request =
+                |i| Request { prompt: prompt.clone(), samples: options.samples, stream: i };
             let requests: Vec<Request> = (0..options.prompts as u32).map(request).collect();
             let sampling =
                 Sampling { max_new_tokens: options.completion_tokens, ..Sampling::default() };
@@ -86,7 +88,8 @@ fn predictions_are_within_fifteen_percent() {
         generate: false,
         threads: 1,
     };
-    let sampled = PlanOptions { prompts: 4, samples: 8, prompt_tokens: 64, generate: true, ..base.clone() };
+    let sampled =
+        PlanOptions { prompts: 4, samples: 8, prompt_tokens: 64, generate: true, ..base.clone() };
     let with_lora = PlanOptions { lora: Some(lora), ..sampled.clone() };
     for (name, config, options) in [
         ("small, full", config(512, 128), &base),

@@ -306,7 +306,7 @@ pub const METRICS: &[MetricSpec] = &[
         name: "reward/std",
         unit: "reward",
         summary: "Standard deviation of the scores of this step's responses.",
-        trouble: "0: all responses are worth the same, so there is nothing to learn from.",
+        trouble: "At 0: all responses are worth the same, so there is nothing to learn from.",
         deterministic: true,
     },
     MetricSpec {

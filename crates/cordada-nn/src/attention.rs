@@ -2,7 +2,7 @@
 //! decoding from a cache.
 //!
 //! Scores are never stored: the forward pass leaves one log-sum-exp for each row and head, and the
-//! backward pass computes scores again, [`ROWS`] rows at a time. What a row computes depends only
+//! backward pass computes scores again, 48 rows at a time. What a row computes depends only
 //! on its own query and on the keys and values up to its position, in the order of positions; so
 //! a token that is decoded from the cache has the same bits as in a pass over the whole sequence.
 

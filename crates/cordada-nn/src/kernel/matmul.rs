@@ -429,7 +429,8 @@ impl<T: Real> Product<'_, T> {
     ) {
         // All slices are cut to one length, which is the loop's bound.
         let depth = b.len();
-        let a: [&[T]; MR] = array::from_fn(|m| &self.a[(r + m) * self.a_stride + self.from..][..depth]);
+        let a: [&[T]; MR] =
+            array::from_fn(|m| &self.a[(r + m) * self.a_stride + self.from..][..depth]);
         let mut acc = [[T::ZERO; W]; MR];
         for m in 0..MR {
             match self.start {
