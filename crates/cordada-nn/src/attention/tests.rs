@@ -1,3 +1,5 @@
+//! Attention against its definition, finite differences, and itself in other groupings.
+
 use cordada_testkit::gradient::assert_gradient;
 
 use super::*;
