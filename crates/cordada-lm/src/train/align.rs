@@ -392,6 +392,20 @@ impl Align {
 }
 
 impl Align {
+    /// Refuses a batch that is too far from the reference, before anything is learned from it.
+    fn check_kl(&self, responses: &Responses) -> Result<(), Error> {
+        let kl: Spread = responses.kl_per_response().into_iter().collect();
+        let mean = kl.mean();
+        if self.setup.settings.kl_limit.is_some_and(|limit| mean > limit) {
+            return Err(Error::Setting(format!(
+                "the mean KL of step {} is {mean:.2}, above kl_limit; the batch is saved. Raise \
+                 kl_coef, lower the learning rate, or raise kl_limit",
+                self.step
+            )));
+        }
+        Ok(())
+    }
+
     /// Adds what the reward says of its terms and of responses that it could not score.
     fn tell_terms(&mut self, report: &mut StageReport) {
         for term in self.setup.reward.report() {
@@ -553,28 +567,22 @@ impl Stage for Align {
         let (batch, replaced) = self.collect()?;
         let groups = self.groups(&batch);
         let responses = self.responses(&batch, &groups);
-        let targets = responses.advantages(&self.setup.settings, self.beta, &mut self.baseline);
         self.last = batch;
+        self.check_kl(&responses)?;
+        let targets = responses.advantages(&self.setup.settings, self.beta, &mut self.baseline);
         let pass = self.learn(&groups, &responses, &targets);
         let mut report = self.report(&self.last, &responses, &pass, replaced);
         self.tell_terms(&mut report);
         if !pass.grad_norm.get().is_finite() {
             return Err(Error::Setting(format!(
-                "the gradient of step {} is not finite; nothing was changed. The batch is saved; \
-                 lower the learning rate, or look at its scores",
+                "a gradient of step {} is not finite; it was dropped. The batch is saved; lower \
+                 the learning rate, or look at its scores",
                 self.step
             )));
         }
         let kl = responses.kl_per_response();
         if !kl.is_empty() {
             let mean = kl.iter().sum::<f64>() / kl.len() as f64;
-            if self.setup.settings.kl_limit.is_some_and(|limit| mean > limit) {
-                return Err(Error::Setting(format!(
-                    "the mean KL of step {} is {mean:.2}, above kl_limit; the batch is saved. \
-                     Raise kl_coef, lower the learning rate, or raise kl_limit",
-                    self.step
-                )));
-            }
             if let Some(target) = self.setup.settings.kl_target {
                 let horizon = self.setup.settings.kl_horizon;
                 let mut controller = ProportionalKl { beta: self.beta, target, horizon };

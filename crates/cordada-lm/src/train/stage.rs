@@ -46,7 +46,7 @@ pub trait Stage: Debug + Send {
     ///
     /// # Errors
     ///
-    /// If training broke down or a reward could not be had. The model is then as before the step.
+    /// If training broke down or a reward could not be had. The run then ends at its last checkpoint.
     fn iterate(&mut self) -> Result<StageReport, Error>;
     /// Steps done.
     fn step(&self) -> u64;
