@@ -398,3 +398,45 @@ fn lists_know_methods_rewards_tasks_and_settings() {
     let said = cordada(folder.path(), &["list", "settings", "sft", "grpo"]);
     assert_eq!(said.code, Some(2), "{}", said.stderr);
 }
+
+/// Aligns the fine-tuned tiny model for 20 steps, into the run `out`.
+fn align(folder: &Path, out: &str, reward: &str, changes: &[&str]) -> common::Said {
+    let args = ["align", "sft", "--task", "sort", "--steps", "20", "--reward", reward];
+    let changes = changes.iter().flat_map(|change| ["--set", change]);
+    let all: Vec<&str> = args.into_iter().chain(["--out", out]).chain(changes).collect();
+    rlhf(folder, &all)
+}
+
+#[test]
+fn a_run_that_goes_wrong_stops_and_keeps_the_batch() {
+    let folder = folder_with_model();
+    fine_tune(folder.path(), "50");
+    for (out, changes, says) in [
+        ("far", &["lr=0.3", "kl_limit=0.01"][..], "above kl_limit; the batch is saved"),
+        ("broken", &["lr=1e30"], "a gradient of step 1 is not finite"),
+    ] {
+        let said = align(folder.path(), out, "contains:0|1|2", changes);
+        assert_eq!(said.code, Some(1), "{}", said.stderr);
+        assert!(said.stderr.contains(says), "{}", said.stderr);
+        let run = folder.path().join(out);
+        let batch = fs::read_to_string(run.join("failed-batch-1.jsonl")).unwrap();
+        let batch: Vec<Value> = batch.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(batch.len(), 64);
+        assert!(batch[0]["prompt"].as_str().unwrap().starts_with("sort "), "{}", batch[0]);
+        assert!(batch[0]["response"].is_string(), "{}", batch[0]);
+        let events = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let last: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+        assert_eq!((last["event"].as_str(), last["step"].as_u64()), (Some("failed"), Some(1)));
+    }
+}
+
+#[test]
+fn a_reward_that_tells_nothing_is_noticed() {
+    let folder = folder_with_model();
+    fine_tune(folder.path(), "50");
+    let said = align(folder.path(), "dull", "contains:z", &["lr=1e-4"]).ok();
+    let warned = said.stderr.matches("all responses to a prompt have scored the same").count();
+    assert_eq!(warned, 1, "{}", said.stderr);
+    let said = align(folder.path(), "bright", "contains:0|1|2", &["kl_estimator=exact"]).ok();
+    assert!(!said.stderr.contains("scored the same"), "{}", said.stderr);
+}

@@ -111,16 +111,17 @@ impl Recommended {
 pub fn recommended(task: &str) -> Recommended {
     let common = Recommended {
         method: "grpo",
-        sft_steps: 400,
+        sft_steps: 280,
         sft_batch: 64,
         sft_learning_rate: 1e-3,
-        align_steps: 450,
-        settings: "kl_coef = 0.0\nmax_new_tokens = 16\nlearning_rate = 'linear(3e-4)'",
+        align_steps: 600,
+        settings: "kl_coef = 0.0\nmax_new_tokens = 16\n\
+                   learning_rate = 'warmup(0.05, linear(3e-4))'",
     };
     match task {
         "grounded" => Recommended {
             sft_steps: 1500,
-            align_steps: 200,
+            align_steps: 100,
             settings: "kl_coef = 0.0\nmax_new_tokens = 10\nlearning_rate = 'linear(1e-4)'",
             ..common
         },

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::batch::Rows;
 use crate::parallel::Threads;
 use crate::sampling::{Sampler, Sampling};
-use crate::transformer::{Adapter, Chunk, LayerTape, Transformer, Weights};
+use crate::transformer::{Adapter, Chunk, Keep, LayerTape, Transformer, Weights};
 
 /// Sequences that one thread decodes side by side: enough rows to keep the multipliers busy, few
 /// enough for their caches to stay near.
@@ -239,7 +239,7 @@ impl<T: Real> Decoder<T> {
             let at = rows.segment(&job.requests[*request].prompt, 0..0);
             rows.target_rows.push(at.end as u32 - 1);
         }
-        job.transformer.forward(job.weights, job.adapter, &mut self.chunk);
+        job.transformer.forward(job.weights, job.adapter, &mut self.chunk, Keep::Tapes);
         job.transformer.predict(job.weights, &mut self.chunk);
         let vocabulary = job.transformer.config.vocab_size;
         self.logits.resize(taken.len() * vocabulary, T::ZERO);

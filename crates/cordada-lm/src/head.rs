@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use cordada_nn::kernel::{Isa, Start, View, add_assign, dot, matmul, matmul_tn_view};
-use cordada_nn::{Real, token_entropy, token_log_sum_exp, token_vjp};
+use cordada_nn::{Real, token_entropy, token_kl, token_kl_vjp, token_log_sum_exp, token_vjp};
 
 use crate::parallel::Threads;
 use crate::transformer::PackedLinear;
@@ -40,6 +40,9 @@ pub(crate) struct Targets<'a, T> {
     pub(crate) tokens: &'a [u32],
     /// 1 / temperature.
     pub(crate) scale: T,
+    /// ln π of a reference over all tokens, which the exact KL is taken to: `[targets, V]`, or
+    /// empty.
+    pub(crate) reference: &'a [T],
 }
 
 /// What it answers, `[targets]` each, and what the way back needs.
@@ -49,6 +52,8 @@ pub(crate) struct HeadTape<T> {
     pub(crate) entropy: Vec<T>,
     /// Empty without a value head.
     pub(crate) value: Vec<T>,
+    /// Empty without a reference.
+    pub(crate) kl: Vec<T>,
     lse: Vec<T>,
     logits: Vec<T>,
 }
@@ -60,13 +65,18 @@ pub(crate) struct HeadBack<T> {
     pub(crate) log_prob: Vec<T>,
     pub(crate) entropy: Vec<T>,
     pub(crate) value: Vec<T>,
+    pub(crate) kl: Vec<T>,
 }
 
 impl<T: Real> HeadBack<T> {
-    pub(crate) fn clear(&mut self, targets: usize, values: usize) {
-        for (buffer, len) in
-            [(&mut self.log_prob, targets), (&mut self.entropy, targets), (&mut self.value, values)]
-        {
+    /// Zeros, as many as the forward pass has answers.
+    pub(crate) fn clear(&mut self, tape: &HeadTape<T>) {
+        for (buffer, len) in [
+            (&mut self.log_prob, tape.log_prob.len()),
+            (&mut self.entropy, tape.entropy.len()),
+            (&mut self.value, tape.value.len()),
+            (&mut self.kl, tape.kl.len()),
+        ] {
             buffer.clear();
             buffer.resize(len, T::ZERO);
         }
@@ -93,6 +103,10 @@ struct Piece<'a, T> {
     psi: &'a [T],
     d_entropy: &'a [T],
     d_hidden: &'a mut [T],
+    /// The last three are empty without a reference.
+    reference: &'a [T],
+    kl: &'a mut [T],
+    d_kl: &'a [T],
 }
 
 impl<T: Real> Head<'_, T> {
@@ -108,6 +122,7 @@ impl<T: Real> Head<'_, T> {
         for buffer in [&mut tape.log_prob, &mut tape.entropy, &mut tape.lse] {
             buffer.resize(n, T::ZERO);
         }
+        tape.kl.resize(if t.reference.is_empty() { 0 } else { n }, T::ZERO);
         let rows = block_rows(n, self.vocab_size, threads.count());
         tape.logits.resize(rows * self.vocab_size, T::ZERO);
         for block in blocks(n, rows) {
@@ -130,6 +145,28 @@ impl<T: Real> Head<'_, T> {
         for (out, ((z, &lse), &token)) in p.log_prob.iter_mut().zip(rows) {
             *out = z[token as usize] - lse;
         }
+        if !p.reference.is_empty() {
+            token_kl(self.isa, p.logits, p.lse, p.reference, p.kl);
+        }
+    }
+
+    /// ln π over all tokens, `[targets, V]`: for small vocabularies.
+    pub(crate) fn distributions(&self, t: Targets<'_, T>, threads: &Threads) -> Vec<T> {
+        let (n, v, d) = (t.tokens.len(), self.vocab_size, self.hidden_size);
+        let mut log_probs = vec![T::ZERO; n * v];
+        let rows = n.div_ceil(threads.count()).max(1);
+        let parts = t.hidden.chunks(rows * d).zip(log_probs.chunks_mut(rows * v));
+        threads.for_each(&mut parts.collect::<Vec<_>>(), |(hidden, out)| {
+            matmul(hidden, &self.packed.forward, Start::Zero, out);
+            let mut lse = vec![T::ZERO; out.len() / v];
+            token_log_sum_exp(self.isa, out, t.scale, &mut lse);
+            for (row, lse) in out.chunks_exact_mut(v).zip(lse) {
+                for z in row {
+                    *z -= lse;
+                }
+            }
+        });
+        log_probs
     }
 
     /// Adds the gradient of the output matrix to `grad` (`[V, d]`) if it is trained, and writes the
@@ -155,6 +192,7 @@ impl<T: Real> Head<'_, T> {
                 if !kept {
                     self.scores(t.scale, p);
                 }
+                let by_kl = self.by_kl(t.scale, p);
                 token_vjp(
                     self.isa,
                     p.logits,
@@ -165,6 +203,9 @@ impl<T: Real> Head<'_, T> {
                     p.psi,
                     p.d_entropy,
                 );
+                if let Some(by_kl) = by_kl {
+                    add_assign(self.isa, p.logits, &by_kl);
+                }
                 matmul(p.logits, backward, Start::Zero, p.d_hidden);
             });
             if let Some(grad) = &mut grad {
@@ -177,6 +218,13 @@ impl<T: Real> Head<'_, T> {
                 });
             }
         }
+    }
+
+    /// The KL's part of the logits' derivative, before the logits are overwritten.
+    fn by_kl(&self, scale: T, p: &Piece<'_, T>) -> Option<Vec<T>> {
+        let mut d = (!p.reference.is_empty()).then(|| vec![T::ZERO; p.logits.len()])?;
+        token_kl_vjp(self.isa, p.logits, scale, p.lse, p.reference, p.kl, p.d_kl, &mut d);
+        Some(d)
     }
 
     /// Cuts a block into one piece for each thread.
@@ -196,6 +244,12 @@ impl<T: Real> Head<'_, T> {
         let mut d_hidden = d_hidden.chunks_mut(rows * d);
         let cut = |x: &'a [T]| x[block.clone()].chunks(rows);
         let mut psi = back.map(|b| (cut(&b.log_prob), cut(&b.entropy)));
+        // Empty slices give no chunks.
+        let with_reference = |x: Range<usize>| if t.reference.is_empty() { 0..0 } else { x };
+        let reference = with_reference(block.start * v..block.end * v);
+        let mut reference = t.reference[reference].chunks(rows * v);
+        let mut kl = tape.kl[with_reference(block.clone())].chunks_mut(rows);
+        let mut d_kl = back.map(|b| b.kl[with_reference(block.clone())].chunks(rows));
         let hidden = t.hidden[block.start * d..block.end * d].chunks(rows * d);
         let tokens = t.tokens[block.clone()].chunks(rows);
         let logits = tape.logits[..block.len() * v].chunks_mut(rows * v);
@@ -215,6 +269,9 @@ impl<T: Real> Head<'_, T> {
                 psi: psi.as_mut().and_then(|p| p.0.next()).unwrap_or(&[]),
                 d_entropy: psi.as_mut().and_then(|p| p.1.next()).unwrap_or(&[]),
                 d_hidden: d_hidden.next().unwrap_or(&mut []),
+                reference: reference.next().unwrap_or(&[]),
+                kl: kl.next().unwrap_or(&mut []),
+                d_kl: d_kl.as_mut().and_then(Iterator::next).unwrap_or(&[]),
             })
             .collect()
     }

@@ -4,20 +4,24 @@ use cordada_env::{Stream, role};
 
 use crate::{Layout, ModelConfig};
 
-/// Standard deviation of matrices.
-const STD: f64 = 0.02;
+/// Standard deviation of embeddings, of positions and of a head of its own.
+const EMBEDDING_STD: f64 = 0.02;
 
-/// Parameters to begin training from: norms 1, biases 0, matrices normal with standard deviation
-/// 0.02, those that add to the residual stream divided by √(2 · blocks), so that its variance does
-/// not grow with the depth.
+/// Parameters to begin training from: norms 1, biases 0, matrices normal. Those of the blocks have
+/// the standard deviation √(2/5d) for a residual stream of width d (0.02 at d = 1000, which larger
+/// models take for all widths); those that add to the stream are divided by √(2 · blocks), so that
+/// its variance does not grow with the depth. Embeddings, positions and the head have 0.02: a tied
+/// model whose embeddings are larger begins by repeating its input.
 ///
 /// # Source
 ///
-/// Radford et al. 2019 (GPT-2), section 2.3.
+/// Nguyen & Salazar 2019, "Transformers without tears" (√(2/5d)); Radford et al. 2019
+/// (GPT-2), section 2.3 (depth, 0.02).
 pub fn init(config: &ModelConfig, seed: u64) -> Vec<f32> {
     let layout = Layout::new(config);
     let mut theta = vec![0.0; layout.num_params];
-    let residual = STD / (2.0 * config.num_layers as f64).sqrt();
+    let block = (2.0 / (5.0 * config.hidden_size as f64)).sqrt();
+    let residual = block / (2.0 * config.num_layers as f64).sqrt();
     for (i, tensor) in layout.tensors.iter().enumerate() {
         let values = &mut theta[tensor.range.clone()];
         let name = tensor.name.as_str();
@@ -27,8 +31,16 @@ pub fn init(config: &ModelConfig, seed: u64) -> Vec<f32> {
             }
             continue;
         }
+        let outside = ["wte.weight", "wpe.weight", "embed_tokens.weight", "lm_head.weight"];
         let adds = ["c_proj.weight", "o_proj.weight", "down_proj.weight"];
-        let std = if adds.iter().any(|end| name.ends_with(end)) { residual } else { STD };
+        let is = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+        let std = if is(&outside) {
+            EMBEDDING_STD
+        } else if is(&adds) {
+            residual
+        } else {
+            block
+        };
         let mut stream = Stream::new(seed, role::INIT, i as u32);
         for x in values {
             *x = (std * stream.normal()) as f32;
@@ -76,7 +88,9 @@ mod tests {
             let want = match tensor.name.as_str() {
                 n if n.ends_with("bias") => 0.0,
                 n if n.contains("ln_") => 1.0,
-                n if n.contains("c_proj") => 0.005,
+                // √(2/(5 · 64)) = 0.0791, and a quarter of it.
+                n if n.contains("c_proj") => 0.0198,
+                n if n.contains("h.") => 0.0791,
                 _ => 0.02,
             };
             assert!((std - want).abs() <= 0.05 * want, "{}: {std}", tensor.name);

@@ -32,6 +32,20 @@ pub trait LanguageModel: Debug + Send {
         objective: &mut Objective<'_, f32>,
     ) -> TokenScores<f32>;
 
+    /// `ln π` of every token of the vocabulary where the completions' tokens were chosen,
+    /// `[tokens, V]`; with `base`, without the adapter. For small vocabularies.
+    fn distributions(&mut self, groups: &[Group], temperature: f64, base: bool) -> Vec<f32>;
+
+    /// [`score`](Self::score) with the exact KL divergence to a reference's
+    /// [`distributions`](Self::distributions) among scores and derivatives.
+    fn score_near(
+        &mut self,
+        groups: &[Group],
+        temperature: f64,
+        reference: &[f32],
+        objective: &mut Objective<'_, f32>,
+    ) -> TokenScores<f32>;
+
     /// Samples completions with the log-probabilities that [`log_prob`](Self::log_prob) gives.
     ///
     /// # Errors
@@ -90,6 +104,20 @@ impl LanguageModel for Model<f32> {
         objective: &mut Objective<'_, f32>,
     ) -> TokenScores<f32> {
         Self::score(self, groups, temperature, objective)
+    }
+
+    fn distributions(&mut self, groups: &[Group], temperature: f64, base: bool) -> Vec<f32> {
+        Self::distributions(self, groups, temperature, base)
+    }
+
+    fn score_near(
+        &mut self,
+        groups: &[Group],
+        temperature: f64,
+        reference: &[f32],
+        objective: &mut Objective<'_, f32>,
+    ) -> TokenScores<f32> {
+        Self::score_near(self, groups, temperature, reference, objective)
     }
 
     fn generate(

@@ -38,7 +38,8 @@ pub use head::ValueHead;
 pub use language_model::LanguageModel;
 pub use layout::{Layout, TensorInfo};
 pub use model::{
-    CompletionScores, Derivatives, MICRO_BATCH_ROWS, Model, Objective, StepSettings, TokenScores,
+    ACTIVATION_LIMIT, CompletionScores, Derivatives, MICRO_BATCH_ROWS, Model, Objective,
+    StepSettings, TokenScores,
 };
 pub use parallel::Threads;
 pub use sampling::Sampling;

@@ -11,10 +11,13 @@ use crate::generate::{Completion, Decoder, Job, Request, StopCheck};
 use crate::head::{Head, HeadBack, HeadTape, Targets, ValueHead};
 use crate::parallel::Threads;
 use crate::sampling::Sampling;
-use crate::transformer::{Adapter, Chunk, Trained, Transformer, Weights};
+use crate::transformer::{Adapter, Chunk, Keep, LayerTape, Trained, Transformer, Weights};
 
 /// Rows of a forward and backward pass on one thread, so that activations stay in its cache.
 pub const MICRO_BATCH_ROWS: usize = 256;
+
+/// Bytes of activations that all threads together keep for the way back, unless told otherwise.
+pub const ACTIVATION_LIMIT: usize = 2 << 30;
 
 /// Log-probabilities, entropies and values of all scored tokens of a batch, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +28,8 @@ pub struct TokenScores<T> {
     pub entropy: Vec<T>,
     /// Value of each state; empty without a value head.
     pub value: Vec<T>,
+    /// KL divergence of each state's distribution to the reference's; empty without one.
+    pub kl: Vec<T>,
     /// Each completion's place in these.
     pub completions: Vec<Range<usize>>,
 }
@@ -38,6 +43,8 @@ pub struct CompletionScores<'a, T> {
     pub entropy: &'a [T],
     /// As in [`TokenScores`].
     pub value: &'a [T],
+    /// As in [`TokenScores`].
+    pub kl: &'a [T],
 }
 
 /// Where an objective writes its derivatives, one for each scored token of a completion; all 0
@@ -50,6 +57,8 @@ pub struct Derivatives<'a, T> {
     pub entropy: &'a mut [T],
     /// With respect to the value; empty without a value head.
     pub value: &'a mut [T],
+    /// With respect to the KL divergence; empty without a reference.
+    pub kl: &'a mut [T],
 }
 
 /// An objective to be ascended: from the scores of one completion (given by its number in the
@@ -85,8 +94,12 @@ pub struct Model<T> {
     /// Hidden states of all predicting rows of the chunks.
     hidden: Vec<T>,
     d_hidden: Vec<T>,
+    /// The tokens that they predict.
+    targets: Vec<u32>,
     /// Rows of a chunk.
     micro_batch_rows: usize,
+    /// Bytes of activations of all threads.
+    activation_limit: usize,
 }
 
 #[derive(Debug)]
@@ -166,7 +179,9 @@ impl<T: Real> Model<T> {
             back: HeadBack::default(),
             hidden: Vec::new(),
             d_hidden: Vec::new(),
+            targets: Vec::new(),
             micro_batch_rows: MICRO_BATCH_ROWS,
+            activation_limit: ACTIVATION_LIMIT,
         }
     }
 
@@ -174,6 +189,20 @@ impl<T: Real> Model<T> {
     /// it.
     pub fn set_micro_batch_rows(&mut self, rows: usize) {
         self.micro_batch_rows = rows.max(1);
+    }
+
+    /// Sets how many bytes of activations all threads together keep for the way back. Above it only
+    /// every block's input is kept and the rest computed again, for a third more time. Results do
+    /// not depend on it.
+    pub fn set_activation_limit(&mut self, bytes: usize) {
+        self.activation_limit = bytes;
+    }
+
+    /// Bytes of one row's activations in all blocks.
+    fn activations_of_row(&self) -> usize {
+        let c = &self.transformer.config;
+        let ranks = self.adapter.as_ref().map_or(0, Adapter::ranks);
+        c.num_layers * LayerTape::<T>::row_len(c, ranks) * size_of::<T>()
     }
 
     /// The shape.
@@ -240,7 +269,7 @@ impl<T: Real> Model<T> {
     /// If a token is not below the vocabulary's size or a sequence longer than the model's
     /// positions.
     pub fn log_prob(&mut self, groups: &[Group], temperature: f64) -> TokenScores<T> {
-        self.run(groups, temperature, true, None)
+        self.run(groups, temperature, true, &[], None)
     }
 
     /// The same under the reference policy of an adapter: the model without it.
@@ -249,7 +278,26 @@ impl<T: Real> Model<T> {
     ///
     /// As [`Model::log_prob`].
     pub fn base_log_prob(&mut self, groups: &[Group], temperature: f64) -> TokenScores<T> {
-        self.run(groups, temperature, false, None)
+        self.run(groups, temperature, false, &[], None)
+    }
+
+    /// `ln π` of every token of the vocabulary where the completions' tokens were chosen,
+    /// `[tokens, V]`; with `base`, without the adapter. For small vocabularies.
+    ///
+    /// # Panics
+    ///
+    /// As [`Model::log_prob`].
+    pub fn distributions(&mut self, groups: &[Group], temperature: f64, base: bool) -> Vec<T> {
+        let scale = T::of(1.0 / temperature);
+        let mut log_probs = Vec::new();
+        for parts in split(groups, self.micro_batch_rows).chunks(self.threads.count()) {
+            self.read_parts(groups, parts, !base, false);
+            let targets =
+                Targets { hidden: &self.hidden, tokens: &self.targets, scale, reference: &[] };
+            let head = head(&self.transformer, &self.weights);
+            log_probs.extend(head.distributions(targets, &self.threads));
+        }
+        log_probs
     }
 
     /// Scores the completions' tokens, asks `objective` for its derivatives, and adds its gradient
@@ -264,8 +312,24 @@ impl<T: Real> Model<T> {
         temperature: f64,
         objective: &mut Objective<'_, T>,
     ) -> TokenScores<T> {
+        self.score_near(groups, temperature, &[], objective)
+    }
+
+    /// The same with the exact KL divergence to a reference's
+    /// [`distributions`](Model::distributions) among the scores and derivatives.
+    ///
+    /// # Panics
+    ///
+    /// As [`Model::score`], or if the reference is not of these groups.
+    pub fn score_near(
+        &mut self,
+        groups: &[Group],
+        temperature: f64,
+        reference: &[T],
+        objective: &mut Objective<'_, T>,
+    ) -> TokenScores<T> {
         assert!(self.training.is_some(), "this model does not train");
-        self.run(groups, temperature, true, Some(objective))
+        self.run(groups, temperature, true, reference, Some(objective))
     }
 
     /// Hidden states after the last norm, `[tokens, d]`, and logits, `[tokens, V]`, of one sequence:
@@ -280,7 +344,7 @@ impl<T: Real> Model<T> {
         chunk.rows.clear();
         chunk.rows.segment(tokens, 0..0);
         chunk.rows.target_rows.extend(0..tokens.len() as u32);
-        transformer.forward(weights, adapter.as_ref(), chunk);
+        transformer.forward(weights, adapter.as_ref(), chunk, Keep::Nothing);
         transformer.predict(weights, chunk);
         let mut logits = vec![T::ZERO; tokens.len() * transformer.config.vocab_size];
         matmul(&chunk.hidden, &weights.head.forward, Start::Zero, &mut logits);
@@ -381,15 +445,22 @@ impl<T: Real> Model<T> {
         groups: &[Group],
         temperature: f64,
         adapted: bool,
+        reference: &[T],
         mut objective: Option<&mut Objective<'_, T>>,
     ) -> TokenScores<T> {
         let mut scores = TokenScores::default();
         let scale = T::of(1.0 / temperature);
+        let v = self.transformer.config.vocab_size;
         let parts = split(groups, self.micro_batch_rows);
         for parts in parts.chunks(self.threads.count()) {
-            self.forward(groups, parts, adapted, scale);
+            self.read_parts(groups, parts, adapted, objective.is_some());
             let first = scores.completions.len();
             let offset = scores.log_prob.len();
+            let reference = match reference {
+                [] => reference,
+                reference => &reference[offset * v..][..self.targets.len() * v],
+            };
+            self.predict(scale, reference);
             let mut at = offset;
             for chunk in &self.chunks[..parts.len()] {
                 let end = chunk.rows.completions.last().map_or(0, |r| r.end);
@@ -399,17 +470,21 @@ impl<T: Real> Model<T> {
             }
             if let Some(objective) = &mut objective {
                 self.ask(&scores.completions[first..], first, offset, &mut **objective);
-                self.backward(parts.len(), scale);
+                self.backward(parts.len(), scale, reference);
             }
             scores.log_prob.extend_from_slice(&self.tape.log_prob);
             scores.entropy.extend_from_slice(&self.tape.entropy);
             scores.value.extend_from_slice(&self.tape.value);
+            scores.kl.extend_from_slice(&self.tape.kl);
         }
         scores
     }
 
-    /// Takes some parts of a batch through the model, one on each thread, and through the head.
-    fn forward(&mut self, groups: &[Group], parts: &[Range<usize>], adapted: bool, scale: T) {
+    /// Takes some parts of a batch through the model, one on each thread. `learn`: keeps what the
+    /// way back needs.
+    fn read_parts(&mut self, groups: &[Group], parts: &[Range<usize>], adapted: bool, learn: bool) {
+        let row = self.activations_of_row();
+        let limit = self.activation_limit / self.threads.count();
         let Self { transformer, weights, adapter, chunks, threads, .. } = self;
         let adapter = adapter.as_ref().filter(|_| adapted);
         let chunks = &mut chunks[..parts.len()];
@@ -417,17 +492,27 @@ impl<T: Real> Model<T> {
             chunk.rows.clear();
             groups[part.clone()].iter().for_each(|group| chunk.rows.group(group));
         }
+        let keep = |rows: usize| match learn {
+            false => Keep::Nothing,
+            true if rows * row <= limit => Keep::Tapes,
+            true => Keep::Inputs,
+        };
         threads.for_each(chunks, |chunk| {
-            transformer.forward(weights, adapter, chunk);
+            transformer.forward(weights, adapter, chunk, keep(chunk.rows.len()));
             transformer.predict(weights, chunk);
         });
         self.hidden.clear();
-        let mut tokens = Vec::new();
+        self.targets.clear();
         for chunk in chunks.iter() {
             self.hidden.extend_from_slice(&chunk.hidden);
-            tokens.extend_from_slice(&chunk.rows.target_tokens);
+            self.targets.extend_from_slice(&chunk.rows.target_tokens);
         }
-        let targets = Targets { hidden: &self.hidden, tokens: &tokens, scale };
+    }
+
+    /// Takes what [`Model::read_parts`] left through the head.
+    fn predict(&mut self, scale: T, reference: &[T]) {
+        let Self { transformer, weights, threads, .. } = self;
+        let targets = Targets { hidden: &self.hidden, tokens: &self.targets, scale, reference };
         let head = head(transformer, weights);
         head.forward(targets, self.value_head.as_ref(), &mut self.tape, threads);
     }
@@ -441,32 +526,33 @@ impl<T: Real> Model<T> {
         objective: &mut Objective<'_, T>,
     ) {
         let Self { tape, back, .. } = self;
-        back.clear(tape.log_prob.len(), tape.value.len());
+        back.clear(tape);
         for (i, range) in completions.iter().enumerate() {
             let r = range.start - offset..range.end - offset;
-            let v = if tape.value.is_empty() { 0..0 } else { r.clone() };
+            let if_any = |x: &[T]| if x.is_empty() { 0..0 } else { r.clone() };
+            let (v, k) = (if_any(&tape.value), if_any(&tape.kl));
             let scores = CompletionScores {
                 log_prob: &tape.log_prob[r.clone()],
                 entropy: &tape.entropy[r.clone()],
                 value: &tape.value[v.clone()],
+                kl: &tape.kl[k.clone()],
             };
             let derivatives = Derivatives {
                 log_prob: &mut back.log_prob[r.clone()],
                 entropy: &mut back.entropy[r],
                 value: &mut back.value[v],
+                kl: &mut back.kl[k],
             };
             objective(first + i, scores, derivatives);
         }
     }
 
-    /// The way back of what [`Model::forward`] took through the model.
-    fn backward(&mut self, parts: usize, scale: T) {
+    /// The way back of what [`Model::read_parts`] and [`Model::predict`] took through the model.
+    fn backward(&mut self, parts: usize, scale: T, reference: &[T]) {
         let Self { transformer, weights, adapter, chunks, threads, training, .. } = self;
         let (chunks, adapter) = (&mut chunks[..parts], adapter.as_ref());
         let gradient = &mut training.as_mut().expect("a model that trains").gradient;
-        let tokens: Vec<u32> =
-            chunks.iter().flat_map(|c| c.rows.target_tokens.iter().copied()).collect();
-        let targets = Targets { hidden: &self.hidden, tokens: &tokens, scale };
+        let targets = Targets { hidden: &self.hidden, tokens: &self.targets, scale, reference };
         self.d_hidden.resize(self.hidden.len(), T::ZERO);
         let head_grad = match adapter {
             Some(_) => None,

@@ -6,6 +6,7 @@ use crate::batch::{Group, split};
 use crate::generate::{PREFILL_ROWS, SLOTS};
 use crate::head;
 use crate::layout::Linear;
+use crate::transformer::LayerTape;
 use crate::{Error, Layout, MICRO_BATCH_ROWS, ModelConfig};
 
 /// Bytes of a number.
@@ -33,6 +34,8 @@ pub struct PlanOptions {
     pub completion_tokens: usize,
     /// Whether completions are sampled (and not given).
     pub generate: bool,
+    /// Bytes of activations that are kept for the way back at most.
+    pub activation_limit: usize,
     /// Threads.
     pub threads: usize,
 }
@@ -95,7 +98,9 @@ impl Plan {
         if options.critic {
             add("value head", 4 * F32 * (config.hidden_size as u64 + 1));
         }
-        add("activations", p.activations(options.train));
+        let recomputed = options.train && p.recomputes();
+        let name = if recomputed { "activations, in part" } else { "activations" };
+        add(name, p.activations(options.train));
         add("head", p.head(options.train));
         if options.generate {
             add("sampling", p.sampling());
@@ -153,23 +158,30 @@ impl Planner<'_> {
         (rows(Group::num_rows), rows(Group::num_targets))
     }
 
-    /// Numbers of one row's activations in one block, see `LayerTape`.
+    /// Numbers of one row's activations in one block.
     fn row_of_block(&self) -> usize {
-        let c = self.c;
-        let (d, kv) = (c.hidden_size, c.kv_width());
-        let up = if c.gated() { 2 } else { 1 } * c.intermediate_size;
-        let raw = if c.qk_norm() { c.query_width() + kv + c.num_heads + c.num_kv_heads } else { 0 };
-        let statistics = if c.layer_norm() { 4 } else { 2 } + c.num_heads;
-        let qkv = c.query_width() + 2 * kv;
-        let lora = self.o.lora.as_ref().map_or(0, |l| l.rank * l.target_modules.len());
-        4 * d + qkv + c.query_width() + up + c.intermediate_size + statistics + raw + lora
+        let ranks = self.o.lora.as_ref().map_or(0, |l| l.rank * l.target_modules.len());
+        LayerTape::<f32>::row_len(self.c, ranks)
+    }
+
+    /// Whether blocks are computed again on the way back instead of keeping all their activations.
+    fn recomputes(&self) -> bool {
+        let (rows, _) = self.largest_part();
+        let all = rows * self.row_of_block() * self.c.num_layers * F32 as usize;
+        all > self.o.activation_limit / self.o.threads
     }
 
     fn activations(&self, train: bool) -> u64 {
         let (rows, targets) = self.largest_part();
         let d = self.c.hidden_size;
-        // The tape of all blocks; going back, one block's derivatives and two streams more.
-        let mut numbers = rows * self.row_of_block() * self.c.num_layers + rows * d;
+        // Tapes, or one tape and inputs; going back, one block's derivatives and two streams more.
+        let blocks = self.c.num_layers;
+        let (tapes, inputs) = match train {
+            false => (1, 0),
+            true if self.recomputes() => (1, blocks - 1),
+            true => (blocks, 0),
+        };
+        let mut numbers = rows * (self.row_of_block() * tapes + d * inputs) + rows * d;
         numbers += targets * (2 * d + 1);
         if train {
             numbers += rows * (self.row_of_block() + 2 * d) + targets * d;

@@ -41,7 +41,8 @@ pub trait Task: fmt::Debug + Send + Sync {
     /// [`Error::Setting`] if it cannot be made.
     fn tokenizer(&self) -> Result<Tokenizer, Error>;
 
-    /// Longest answer in tokens, the end token included, with some room.
+    /// Longest answer to one of [`prompts`](Self::prompts) in tokens, the end token included, with
+    /// some room.
     fn max_new_tokens(&self) -> usize;
 
     /// Examples to learn from, of which a part is wrong on purpose: what follows has something to

@@ -9,6 +9,7 @@ mod metrics;
 mod sft;
 mod stage;
 mod state;
+mod surrogate;
 
 pub use align::{Align, AlignSetup, Prompt};
 pub use config::{LoraSettings, StageConfig, StageKind, StageSettings};

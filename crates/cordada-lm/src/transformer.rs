@@ -22,7 +22,7 @@ use cordada_nn::{Real, Rotary};
 
 pub(crate) use self::backward::Trained;
 pub use self::lora::{Adapter, Place, Site};
-pub(crate) use self::tape::{Chunk, LayerTape};
+pub(crate) use self::tape::{Chunk, Keep, LayerTape};
 use crate::batch::Rows;
 use crate::config::{ModelConfig, Positions};
 use crate::layout::{Layout, Linear};

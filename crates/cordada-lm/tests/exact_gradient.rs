@@ -111,3 +111,33 @@ fn k1_as_a_loss_does_nothing_and_k2_is_the_gradient_of_the_kl() {
             .sum()
     });
 }
+
+#[test]
+fn the_exact_kl_has_the_gradient_of_the_kl() {
+    let start = start();
+    let other: Vec<f64> =
+        start.iter().zip(wave::<f64>(start.len(), 4.0, 0.3)).map(|(a, b)| a + b).collect();
+    let ((tokens, p), (reference, q)) = (policy(&start), policy(&other));
+    let distributions = model(other).distributions(&[all()], 1.0, false);
+    assert_eq!(distributions.len(), 64 * 3 * 4);
+    for row in distributions.chunks_exact(4) {
+        assert!((row.iter().map(|r| r.exp()).sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+    let exact = |rows: usize| {
+        let mut m = model(start.clone());
+        m.set_micro_batch_rows(rows);
+        let scores = m.score_near(&[all()], 1.0, &distributions, &mut |i, _, d| d.kl.fill(p[i]));
+        (scores.kl, m.gradient().0.to_vec())
+    };
+    let (kl, gradient_of_kl) = exact(256);
+    // The KL of whole responses is the mean of what its states add up to.
+    let sum: f64 = kl.chunks_exact(3).zip(&p).map(|(kl, p)| p * kl.iter().sum::<f64>()).sum();
+    let want: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
+    assert!((sum - want).abs() < 1e-12 && want > 1e-3, "{sum} is not {want}");
+    let k2 = gradient(&start, |i, t| p[i] * (tokens[i][t] - reference[i][t]));
+    for (a, b) in gradient_of_kl.iter().zip(&k2) {
+        assert!((a - b).abs() < 1e-10, "{a} is not {b}");
+    }
+    // However the batch is cut.
+    assert_eq!(exact(1), (kl, gradient_of_kl));
+}

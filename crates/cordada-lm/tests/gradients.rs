@@ -126,12 +126,16 @@ fn parts_and_threads_do_not_change_a_bit() {
     for architecture in ARCHITECTURES {
         for (tied, with_adapter) in [(true, false), (false, false), (true, true)] {
             let t = Transformer::<f32>::new(&config(architecture, tied));
-            let run = |threads, rows| {
+            let run = |threads, rows, limit| {
                 let lora = with_adapter.then(|| adapter(&t));
                 let mut m = model(&t, theta(&t), lora, Some(value_head(12)), threads);
                 m.set_micro_batch_rows(rows);
+                m.set_activation_limit(limit);
                 let many: Vec<Group> = (0..4).flat_map(|_| groups()).collect();
+                // Reading leaves buffers elsewhere than training.
+                let read = m.log_prob(&many, TEMPERATURE);
                 let scores = m.score(&many, TEMPERATURE, &mut objective(starts(&many)));
+                assert!(read == scores);
                 let (grad, value) = m.gradient();
                 let grads = (grad.to_vec(), value.to_vec());
                 let settings = StepSettings {
@@ -142,9 +146,13 @@ fn parts_and_threads_do_not_change_a_bit() {
                 let norm = m.step(settings);
                 (scores, grads, norm, m.log_prob(&many, TEMPERATURE))
             };
-            let whole = run(1, 1000);
+            let whole = run(1, 1000, usize::MAX);
             for (threads, rows) in [(1, 1), (1, 20), (2, 12), (5, 9)] {
-                assert!(run(threads, rows) == whole, "{architecture:?}: {threads} threads, {rows}");
+                // All activations kept, those of small parts, and none.
+                for limit in [usize::MAX, 1 << 15, 0] {
+                    let name = format!("{architecture:?}: {threads} threads, {rows}, {limit}");
+                    assert!(run(threads, rows, limit) == whole, "{name}");
+                }
             }
         }
     }

@@ -6,7 +6,8 @@ use cordada_lm::adapter::{AdapterLayout, LoraConfig};
 use cordada_lm::config::{Architecture, ModelConfig};
 use cordada_lm::plan::{Plan, PlanOptions};
 use cordada_lm::{
-    Adapter, Group, Layout, Model, Request, Sampling, Site, StepSettings, Threads, Transformer,
+    ACTIVATION_LIMIT, Adapter, Group, Layout, Model, Request, Sampling, Site, StepSettings,
+    Threads, Transformer,
 };
 use cordada_nn::OptimizerConfig;
 
@@ -49,6 +50,7 @@ fn measured(config: &ModelConfig, options: &PlanOptions) -> u64 {
         let mut model =
             Model::trainable(t, theta, adapter, None, OptimizerConfig::adamw(), threads)
                 .expect("a model");
+        model.set_activation_limit(options.activation_limit);
         let prompt: Vec<u32> = vec![1; options.prompt_tokens];
         if options.generate {
             let request =
@@ -86,16 +88,20 @@ fn predictions_are_within_fifteen_percent() {
         prompt_tokens: 1,
         completion_tokens: 128,
         generate: false,
+        activation_limit: ACTIVATION_LIMIT,
         threads: 1,
     };
     let sampled =
         PlanOptions { prompts: 4, samples: 8, prompt_tokens: 64, generate: true, ..base.clone() };
     let with_lora = PlanOptions { lora: Some(lora), ..sampled.clone() };
+    let long =
+        PlanOptions { prompts: 1, prompt_tokens: 384, activation_limit: 2 << 20, ..base.clone() };
     for (name, config, options) in [
         ("small, full", config(512, 128), &base),
         ("wide vocabulary, full", config(32_768, 64), &base),
         ("wider, sampled", config(1024, 256), &sampled),
         ("wider, adapter", config(1024, 256), &with_lora),
+        ("long, recomputed", config(512, 128), &long),
     ] {
         let plan = Plan::new(&config, options).expect("a plan");
         let (want, got) = (measured(&config, options), plan.total());
@@ -128,6 +134,7 @@ fn the_largest_models_can_be_planned() {
         prompt_tokens: 512,
         completion_tokens: 512,
         generate: true,
+        activation_limit: ACTIVATION_LIMIT,
         threads: 16,
     };
     let plan = Plan::new(&config, &options).expect("a plan");

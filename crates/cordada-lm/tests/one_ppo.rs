@@ -19,9 +19,13 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 fn control_and_tokens_clip_the_ratio_in_the_same_function() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the folder of the crates");
     let text = |path: &str| fs::read_to_string(crates.join(path)).expect(path);
-    let (ppo, align) = (text("cordada-rl/src/algo/ppo.rs"), text("cordada-lm/src/train/align.rs"));
+    let (ppo, surrogate) =
+        (text("cordada-rl/src/algo/ppo.rs"), text("cordada-lm/src/train/surrogate.rs"));
     assert!(ppo.contains("use crate::objective::") && ppo.contains("clipped_surrogate("));
-    assert!(align.contains("use cordada_rl::objective::") && align.contains("clipped_surrogate("));
+    assert!(
+        surrogate.contains("use cordada_rl::objective::")
+            && surrogate.contains("clipped_surrogate(")
+    );
     // Nobody else defines it or clips a ratio by hand.
     let mut all = Vec::new();
     for name in ["cordada-rl/src", "cordada-lm/src"] {

@@ -39,4 +39,6 @@ pub use real::Real;
 pub use rnn::{Cell, Rnn, RnnTape, RnnWeights};
 pub use rotary::Rotary;
 pub use schedule::Schedule;
-pub use tokens::{token_entropy, token_log_sum_exp, token_probabilities, token_vjp};
+pub use tokens::{
+    token_entropy, token_kl, token_kl_vjp, token_log_sum_exp, token_probabilities, token_vjp,
+};

@@ -132,6 +132,79 @@ kernel! {
     }
 }
 
+kernel! {
+    /// KL divergence from every row's distribution to a reference.
+    ///
+    /// ```text
+    /// KL = Σ_j p_j (ln p_j − ln r_j),   ln p_j = z_j − lse
+    /// ```
+    ///
+    /// # Shapes
+    ///
+    /// `z`: `[R, V]`, as [`token_log_sum_exp`] leaves it; `reference`, the logarithms ln r:
+    /// `[R, V]`; `lse`, `kl`: `[R]`.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree.
+    pub fn token_kl<T: Real>(z: &[T], lse: &[T], reference: &[T], kl: &mut [T]) {
+        if lse.is_empty() {
+            return;
+        }
+        let v = z.len() / lse.len();
+        assert!(z.len() == v * lse.len() && reference.len() == z.len(), "whole rows");
+        assert_eq!(kl.len(), lse.len(), "one divergence per row");
+        let rows = z.chunks_exact(v).zip(reference.chunks_exact(v)).zip(lse);
+        for (kl, ((z, reference), &lse)) in kl.iter_mut().zip(rows) {
+            *kl = T::ZERO;
+            for (&z, &r) in z.iter().zip(reference) {
+                let l = z - lse;
+                *kl = l.exp().mul_add(l - r, *kl);
+            }
+        }
+    }
+}
+
+kernel! {
+    /// What `c KL` has as its derivative with respect to the logits before scaling.
+    ///
+    /// ```text
+    /// d/dz_j = scale · c p_j (ln p_j − ln r_j − KL)
+    /// ```
+    ///
+    /// # Shapes
+    ///
+    /// `z`, `reference`: as for [`token_kl`]; `dz`: `[R, V]`, which is overwritten; the others:
+    /// `[R]`.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not agree.
+    pub fn token_kl_vjp<T: Real>(
+        z: &[T],
+        scale: T,
+        lse: &[T],
+        reference: &[T],
+        kl: &[T],
+        d_kl: &[T],
+        dz: &mut [T],
+    ) {
+        if lse.is_empty() {
+            return;
+        }
+        let v = z.len() / lse.len();
+        assert!(z.len() == v * lse.len() && reference.len() == z.len(), "whole rows");
+        assert!(dz.len() == z.len() && kl.len() == lse.len() && d_kl.len() == lse.len());
+        let rows = z.chunks_exact(v).zip(reference.chunks_exact(v)).zip(dz.chunks_exact_mut(v));
+        for (((z, reference), dz), ((&lse, &kl), &c)) in rows.zip(lse.iter().zip(kl).zip(d_kl)) {
+            for ((dz, &z), &r) in dz.iter_mut().zip(z).zip(reference) {
+                let l = z - lse;
+                *dz = c * scale * l.exp() * (l - r - kl);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use cordada_testkit::gradient::assert_gradient;
@@ -174,6 +247,41 @@ mod tests {
             assert_gradient("tokens", &z, &d, 1e-8, |z| {
                 let (chosen, entropy) = forward(isa, z, 0.7, &tokens);
                 (0..3).map(|r| psi[r] * chosen[r] + c[r] * entropy[r]).sum()
+            });
+        }
+    }
+
+    #[test]
+    fn kl_by_hand_and_its_gradient() {
+        // ¼ and ¾ against ½ and ½: ¼ ln ½ + ¾ ln 1½.
+        let (mut z, mut lse, mut kl) = ([0.0, 3.0_f64.ln()], [0.0], [0.0]);
+        token_log_sum_exp(Isa::detect(), &mut z, 1.0, &mut lse);
+        token_kl(Isa::detect(), &z, &lse, &[0.5_f64.ln(); 2], &mut kl);
+        assert!((kl[0] - (0.25 * 0.5_f64.ln() + 0.75 * 1.5_f64.ln())).abs() < 1e-15);
+
+        let logits: Vec<f64> = (0..63).map(|i| 2.0 * libm::sin(1.7 * f64::from(i))).collect();
+        let mut reference: Vec<f64> = (0..63).map(|i| libm::sin(0.3 * f64::from(i))).collect();
+        for row in reference.chunks_exact_mut(21) {
+            let mut lse = [0.0];
+            token_log_sum_exp(Isa::detect(), row, 1.0, &mut lse);
+            for r in row {
+                *r -= lse[0];
+            }
+        }
+        let c = [0.7, -1.3, 0.0];
+        for isa in Isa::available() {
+            let divergences = |z: &[f64]| {
+                let (mut z, mut lse, mut kl) = (z.to_vec(), [0.0; 3], [0.0; 3]);
+                token_log_sum_exp(isa, &mut z, 0.7, &mut lse);
+                token_kl(isa, &z, &lse, &reference, &mut kl);
+                (z, lse, kl)
+            };
+            let (z, lse, kl) = divergences(&logits);
+            assert!(kl.iter().all(|&kl| kl > 0.0));
+            let mut d = vec![0.0; 63];
+            token_kl_vjp(isa, &z, 0.7, &lse, &reference, &kl, &c, &mut d);
+            assert_gradient("KL", &logits, &d, 1e-8, |z| {
+                divergences(z).2.iter().zip(c).map(|(kl, c)| c * kl).sum()
             });
         }
     }

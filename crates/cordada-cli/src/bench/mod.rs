@@ -5,6 +5,7 @@ mod cnn;
 mod env_step;
 mod family;
 mod learn;
+mod lm;
 mod lstm;
 mod mlp;
 mod peak;
@@ -114,6 +115,13 @@ const BENCHES: &[Bench] = &[
         summary: "A batch of 256 from a million transitions.",
         takes: &[],
         run: replay::run,
+    },
+    Bench {
+        name: "lm",
+        summary: "Language models: training, sampling, steps of GRPO and PPO, and the memory of a \
+                  large vocabulary; --threads 1,2 compares.",
+        takes: &[],
+        run: lm::run,
     },
     Bench {
         name: "start",

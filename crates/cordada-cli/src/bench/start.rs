@@ -106,8 +106,14 @@ fn milliseconds(began: Instant) -> f64 {
 fn peak_mib() -> Option<f64> {
     let config = cordada::rl::train::RunConfig::new("ppo", "CartPole-v1", &[]).ok()?;
     config.make(1).ok()?.iterate().ok()?;
+    resident_mib("VmHWM")
+}
+
+/// Resident memory of this process: `VmRSS`, or the most so far, `VmHWM`. `None` where the system
+/// has no such file. Unit: MiB.
+pub(super) fn resident_mib(field: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use cordada::lm::adapter::LoraConfig;
 use cordada::lm::plan::{Plan, PlanOptions};
 use cordada::lm::train::{LoraSettings, Method};
-use cordada::lm::{Architecture, Layout, ModelConfig, folder};
+use cordada::lm::{ACTIVATION_LIMIT, Architecture, Layout, ModelConfig, folder};
 use cordada::rl::config::Config;
 use serde::Serialize;
 use toml::Table;
@@ -32,6 +32,7 @@ pub(crate) fn run(args: &PlanArgs, output: Output) -> Result<(), Failure> {
         prompt_tokens: args.prompt_tokens,
         completion_tokens: args.max_new_tokens,
         generate: !sft,
+        activation_limit: ACTIVATION_LIMIT,
         threads: usize::from(args.threads),
     };
     let longest = options.prompt_tokens + options.completion_tokens;

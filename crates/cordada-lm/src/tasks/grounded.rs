@@ -1,16 +1,22 @@
 //! Answer from the facts in the prompt, or say that one does not know.
 //!
 //! ```text
-//! the key is in the box . the hat is red . the map is in the car . Q : where is the key ? A :
+//! the cup is in the shed . eve owns the cup . the cup is red . Q : where is the cup ? A :
 //! ```
 //!
-//! wants `the key is in the box .`; asked where the hat is, or anything about a cup, the right answer is
-//! `i do not know .`. Objects, places and colors are paired anew in each prompt, so nothing can be
-//! known by heart: an answer that the facts do not support is made up.
+//! wants `the cup is in the shed .`; asked what the cup is made of, the right answer is
+//! `i do not know .`. What is told of a thing is drawn anew for each prompt, so nothing can be known
+//! by heart: an answer that the facts do not support is made up.
 //!
-//! Half of the questions cannot be answered. In the examples to learn from, 70 % of those get a
+//! Half of the questions cannot be answered. In the examples to learn from, 80 % of those get a
 //! made-up answer, as texts written by people who knew more than the prompt says would teach it; a
-//! model that imitates them makes up about a third of all its answers. The reward mends that.
+//! model that imitates them makes up about 40 % of all its answers. The reward mends that.
+//!
+//! Looking a fact up is what a small model is slow to learn: an answer has one word that tells it
+//! whether it looked at the right place. Half of the examples therefore ask for everything
+//! (`what do i know of the cup ?`) and are answered by all facts in another order, which has several
+//! such words; with as many steps and none of those, a model of a million parameters was right on
+//! 80 % of the questions that can be answered instead of 99 %.
 
 use std::collections::BTreeSet;
 
@@ -23,25 +29,62 @@ use crate::data::Example;
 use crate::reward::{Response, Reward};
 use crate::tokenizer::{Tokenizer, Unit};
 
-const OBJECTS: [&str; 16] = [
-    "key", "hat", "cup", "ball", "coin", "ring", "book", "lamp", "shoe", "rope", "map", "bell",
-    "drum", "kite", "vase", "fork",
+/// Things that are told and asked of.
+const THINGS: [&str; 6] = ["cup", "bowl", "ring", "lamp", "mask", "key"];
+
+/// Something that can be known of a thing.
+#[derive(Debug)]
+struct Attribute {
+    /// A sentence that says it; `T` is the thing, `V` the value.
+    fact: &'static str,
+    question: &'static str,
+    values: [&'static str; 5],
+}
+
+const ATTRIBUTES: [Attribute; 6] = [
+    Attribute {
+        fact: "the T is V .",
+        question: "what color is the T ?",
+        values: ["red", "blue", "green", "black", "white"],
+    },
+    Attribute {
+        fact: "the T is in the V .",
+        question: "where is the T ?",
+        values: ["box", "shed", "car", "cave", "boat"],
+    },
+    Attribute {
+        fact: "the T is made of V .",
+        question: "what is the T made of ?",
+        values: ["wood", "iron", "glass", "clay", "bone"],
+    },
+    Attribute {
+        fact: "V owns the T .",
+        question: "who owns the T ?",
+        values: ["ann", "bob", "eve", "tom", "kim"],
+    },
+    Attribute {
+        fact: "the T is from V .",
+        question: "where is the T from ?",
+        values: ["rome", "york", "cairo", "lima", "oslo"],
+    },
+    Attribute {
+        fact: "the T costs V coins .",
+        question: "how much is the T ?",
+        values: ["two", "three", "five", "six", "nine"],
+    },
 ];
-const PLACES: [&str; 12] =
-    ["box", "bag", "desk", "shed", "car", "sink", "tent", "barn", "hall", "cave", "park", "boat"];
-const COLORS: [&str; 8] = ["red", "blue", "green", "black", "white", "pink", "brown", "gray"];
-/// All other words.
-const WORDS: [&str; 15] = [
-    "the", "is", "in", ".", "Q", "A", ":", "?", "where", "what", "color", "i", "do", "not", "know",
-];
+
 /// Tokens of the vocabulary.
 const VOCABULARY: usize = 64;
 /// Least and most facts in a prompt.
-const FACTS: (usize, usize) = (3, 5);
+const FACTS: (usize, usize) = (2, 4);
 /// Share of the questions that the facts do not answer.
 const UNANSWERABLE: f64 = 0.5;
 /// Share of those that get a made-up answer in the examples to learn from.
-const MADE_UP: f64 = 0.7;
+const MADE_UP: f64 = 0.8;
+/// Share of the examples to learn from that ask for everything.
+const RECITED: f64 = 0.5;
+const RECITAL: &str = "what do i know of the T ?";
 /// What is said if the facts do not answer.
 const IGNORANCE: &str = "i do not know .";
 
@@ -49,108 +92,74 @@ const IGNORANCE: &str = "i do not know .";
 #[derive(Clone, Copy, Debug)]
 pub struct Grounded;
 
-/// What is known of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Attribute {
-    Place,
-    Color,
-}
-
-impl Attribute {
-    fn draw(stream: &mut Stream) -> Self {
-        if stream.below(2) == 0 { Self::Place } else { Self::Color }
-    }
-
-    fn other(self) -> Self {
-        if self == Self::Place { Self::Color } else { Self::Place }
-    }
-
-    fn values(self) -> &'static [&'static str] {
-        if self == Self::Place { &PLACES } else { &COLORS }
-    }
-
-    fn fact(self, object: &str, value: &str) -> String {
-        match self {
-            Self::Place => format!("the {object} is in the {value} ."),
-            Self::Color => format!("the {object} is {value} ."),
-        }
-    }
-
-    fn question(self, object: &str) -> String {
-        match self {
-            Self::Place => format!("Q : where is the {object} ? A :"),
-            Self::Color => format!("Q : what color is the {object} ? A :"),
-        }
-    }
-}
-
 /// A prompt before it is words.
 #[derive(Debug)]
 struct Scene {
-    /// Attribute, object, value.
-    facts: Vec<(Attribute, usize, &'static str)>,
-    /// Attribute and object that are asked for.
-    asked: (Attribute, usize),
+    thing: &'static str,
+    /// Attributes with their values.
+    facts: Vec<(&'static Attribute, &'static str)>,
+    asked: &'static Attribute,
+    /// What the facts say of that.
+    known: Option<&'static str>,
 }
 
 impl Scene {
     fn draw(stream: &mut Stream) -> Self {
+        let thing = THINGS[stream.below(THINGS.len())];
+        let mut order: Vec<usize> = (0..ATTRIBUTES.len()).collect();
+        stream.shuffle(&mut order);
         let n = FACTS.0 + stream.below(FACTS.1 - FACTS.0 + 1);
-        let mut facts: Vec<(Attribute, usize, &'static str)> = Vec::new();
-        while facts.len() < n {
-            let (attribute, object) = (Attribute::draw(stream), stream.below(OBJECTS.len()));
-            let values = attribute.values();
-            let value = values[stream.below(values.len())];
-            if !facts.iter().any(|f| (f.0, f.1) == (attribute, object)) {
-                facts.push((attribute, object, value));
-            }
-        }
-        let known: BTreeSet<_> = facts.iter().map(|f| (f.0, f.1)).collect();
-        let asked = if stream.uniform() >= UNANSWERABLE {
-            let (attribute, object, _) = facts[stream.below(n)];
-            (attribute, object)
-        } else {
-            loop {
-                // Every second time something else is known of the object.
-                let asked = if stream.below(2) == 0 {
-                    let (attribute, object, _) = facts[stream.below(n)];
-                    (attribute.other(), object)
-                } else {
-                    (Attribute::draw(stream), stream.below(OBJECTS.len()))
-                };
-                if !known.contains(&asked) {
-                    break asked;
-                }
-            }
+        let (told, untold) = order.split_at(n);
+        let mut value = |i: &usize| {
+            let attribute = &ATTRIBUTES[*i];
+            (attribute, attribute.values[stream.below(attribute.values.len())])
         };
-        Self { facts, asked }
+        let facts: Vec<_> = told.iter().map(&mut value).collect();
+        let (asked, known) = if stream.uniform() < UNANSWERABLE {
+            (&ATTRIBUTES[untold[stream.below(untold.len())]], None)
+        } else {
+            let (attribute, value) = facts[stream.below(n)];
+            (attribute, Some(value))
+        };
+        Self { thing, facts, asked, known }
+    }
+
+    fn say(&self, pattern: &str, value: &str) -> String {
+        let word = |word| match word {
+            "T" => self.thing,
+            "V" => value,
+            word => word,
+        };
+        pattern.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    fn facts(&self) -> Vec<String> {
+        self.facts.iter().map(|(attribute, value)| self.say(attribute.fact, value)).collect()
     }
 
     fn answer(&self) -> Option<String> {
-        let fact = self.facts.iter().find(|f| (f.0, f.1) == self.asked);
-        fact.map(|&(attribute, object, value)| attribute.fact(OBJECTS[object], value))
+        self.known.map(|value| self.say(self.asked.fact, value))
     }
 
-    /// An answer without support: every second time with a value from another fact, if there is
-    /// one of its kind.
+    /// A question for everything, answered by all facts in another order.
+    fn recital(&self, stream: &mut Stream) -> Example {
+        let mut facts = self.facts();
+        let prompt = format!("{} Q : {} A :", facts.join(" "), self.say(RECITAL, ""));
+        stream.shuffle(&mut facts);
+        let facts = facts.join(" ");
+        Example::new(prompt).with_field("answer", &*facts).with_completion(format!(" {facts}"))
+    }
+
+    /// An answer without support.
     fn made_up(&self, stream: &mut Stream) -> String {
-        let (attribute, object) = self.asked;
-        let near: Vec<&str> = self.facts.iter().filter(|f| f.0 == attribute).map(|f| f.2).collect();
-        let values =
-            if near.is_empty() || stream.below(2) == 0 { attribute.values() } else { &near };
-        attribute.fact(OBJECTS[object], values[stream.below(values.len())])
+        let values = self.asked.values;
+        self.say(self.asked.fact, values[stream.below(values.len())])
     }
 
     /// The prompt, with the right answer as a field: `null` if the facts do not answer.
     fn example(&self) -> Example {
-        let mut prompt = String::new();
-        for &(attribute, object, value) in &self.facts {
-            prompt += &attribute.fact(OBJECTS[object], value);
-            prompt.push(' ');
-        }
-        let (attribute, object) = self.asked;
-        prompt += &attribute.question(OBJECTS[object]);
-        Example::new(prompt).with_field("answer", self.answer())
+        let (facts, question) = (self.facts().join(" "), self.say(self.asked.question, ""));
+        Example::new(format!("{facts} Q : {question} A :")).with_field("answer", self.answer())
     }
 }
 
@@ -227,7 +236,14 @@ impl Task for Grounded {
     }
 
     fn tokenizer(&self) -> Result<Tokenizer, Error> {
-        let words: Vec<&str> = [&WORDS[..], &OBJECTS, &PLACES, &COLORS].concat();
+        let texts = ATTRIBUTES.iter().flat_map(|a| [a.fact, a.question]);
+        let mut words: Vec<&str> =
+            texts.chain([RECITAL, IGNORANCE, "Q : A :"]).flat_map(|t| t.split(' ')).collect();
+        words.retain(|word| !["T", "V"].contains(word));
+        words.extend(ATTRIBUTES.iter().flat_map(|a| a.values).chain(THINGS));
+        // Each word once, in the order of its first use.
+        let mut seen = BTreeSet::new();
+        words.retain(|word| seen.insert(*word));
         Tokenizer::from_vocabulary(&words, Unit::Word, VOCABULARY)
     }
 
@@ -238,6 +254,9 @@ impl Task for Grounded {
     fn sft(&self, n: usize, stream: &mut Stream) -> Vec<Example> {
         apart_from(&self.test(), n, || {
             let scene = Scene::draw(stream);
+            if stream.uniform() < RECITED {
+                return scene.recital(stream);
+            }
             let answer = scene.answer().unwrap_or_else(|| {
                 let made_up = stream.uniform() < MADE_UP;
                 if made_up { scene.made_up(stream) } else { IGNORANCE.to_string() }

@@ -22,6 +22,8 @@ pub(crate) struct Responses {
     pub(crate) old_log_prob: Vec<f32>,
     /// ln π of the reference; empty without a KL.
     pub(crate) ref_log_prob: Vec<f32>,
+    /// ln π of the reference over all tokens, `[tokens, V]`; empty without the exact KL.
+    pub(crate) ref_distributions: Vec<f32>,
     /// Values at sampling; empty without a critic.
     pub(crate) values: Vec<f32>,
 }
@@ -65,6 +67,24 @@ impl Baseline {
 }
 
 impl Responses {
+    /// First token of each response, and the number of all.
+    pub(crate) fn starts(&self) -> Vec<usize> {
+        let mut starts = vec![0];
+        for &length in &self.lengths {
+            starts.push(starts[starts.len() - 1] + length);
+        }
+        starts
+    }
+
+    /// The reference's distributions of some responses' tokens.
+    pub(crate) fn distributions_of(&self, responses: &[usize], starts: &[usize]) -> Vec<f32> {
+        let vocabulary = self.ref_distributions.len() / self.old_log_prob.len().max(1);
+        let of = |&i: &usize| {
+            &self.ref_distributions[starts[i] * vocabulary..starts[i + 1] * vocabulary]
+        };
+        responses.iter().flat_map(of).copied().collect()
+    }
+
     /// k1 of every token: ln π_old − ln π_ref.
     fn kl(&self) -> Vec<f32> {
         self.old_log_prob.iter().zip(&self.ref_log_prob).map(|(o, r)| o - r).collect()
@@ -223,6 +243,7 @@ mod tests {
             scores: vec![1.0, 0.0, 2.0, 4.0],
             old_log_prob: vec![-1.0; 6],
             ref_log_prob: vec![-2.0, -1.0, -1.0, -1.0, -1.0, -1.0],
+            ref_distributions: (0..12).map(|i| i as f32).collect(),
             values: vec![0.5; 6],
         }
     }
@@ -231,6 +252,15 @@ mod tests {
         let changes: Table = toml::from_str(changes).unwrap();
         let settings = Method::find(method).unwrap().settings(&changes).unwrap();
         responses().advantages(&settings, settings.kl_coef, baseline)
+    }
+
+    #[test]
+    fn distributions_follow_their_responses() {
+        let r = responses();
+        let starts = r.starts();
+        assert_eq!(starts, [0, 2, 3, 4, 6]);
+        assert_eq!(r.distributions_of(&[3, 1], &starts), [8.0, 9.0, 10.0, 11.0, 4.0, 5.0]);
+        assert!(Responses::default().distributions_of(&[], &[0]).is_empty());
     }
 
     #[test]

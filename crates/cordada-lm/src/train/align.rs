@@ -6,22 +6,22 @@ use std::collections::BTreeMap;
 use cordada_env::{Persist, StateReader, StateWriter, Stream, role};
 use cordada_nn::OptimizerConfig;
 use cordada_rl::estimate::soft_overlong_penalty;
-use cordada_rl::objective::{
-    Aggregation, BatchCounts, ClipRange, ProportionalKl, SequenceRatio, ValueClip, cispo,
-    clipped_surrogate, clipped_value_loss, kl_loss, sequence_surrogate,
-};
+use cordada_rl::objective::{BatchCounts, ProportionalKl};
 
 use super::advantage::{Advantages, Baseline, Responses};
 use super::method::AlignSettings;
-use super::metrics::{Mean, Spread};
+use super::metrics::Spread;
 use super::stage::{Broken, Stage, StageReport};
+use super::surrogate::{Pass, Surrogate};
 use crate::data::{Batches, Example, Order};
 use crate::reward::{Response, Reward};
 use crate::tokenizer::{Special, Tokenizer};
-use crate::{
-    Completion, CompletionScores, Derivatives, Error, Finish, Group, LanguageModel, Request,
-    Sampling, StepSettings,
-};
+use crate::{Completion, Error, Finish, Group, LanguageModel, Request, Sampling, StepSettings};
+
+/// Steps without any signal after which there is a warning.
+const DULL_STEPS: u64 = 10;
+/// Largest vocabulary for which the exact KL is computed.
+const EXACT_KL_VOCABULARY: usize = 4096;
 
 /// A prompt, ready to be sampled from.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub struct Align {
     step: u64,
     /// Responses sampled so far: the next random stream.
     sampled: u64,
+    /// Steps without any signal in a row.
+    dull_steps: u64,
     /// Metrics of the reward's terms, under the names that they were first seen with.
     term_names: BTreeMap<String, &'static str>,
     last: Batch,
@@ -81,21 +83,6 @@ struct Batch {
     completions: Vec<Vec<Completion<f32>>>,
     texts: Vec<String>,
     scores: Vec<f64>,
-}
-
-/// What a pass over the responses tells.
-#[derive(Debug, Default)]
-struct Pass {
-    objective: Mean,
-    entropy: Mean,
-    clipped: Mean,
-    ratio: Spread,
-    /// k3 of the policy before and after the steps so far.
-    old_kl: Mean,
-    value_loss: Mean,
-    grad_norm: Mean,
-    /// Largest |ln π − ln π_old| of the first minibatch, in which nothing has moved yet.
-    mismatch: f64,
 }
 
 impl Align {
@@ -118,6 +105,14 @@ impl Align {
                 s.max_new_tokens
             )));
         }
+        let vocabulary = setup.model.config().vocab_size;
+        if s.has_exact_kl() && vocabulary > EXACT_KL_VOCABULARY {
+            return Err(Error::Setting(format!(
+                "kl_estimator = exact keeps the reference's whole distribution of every token, and \
+                 the vocabulary has {vocabulary}; up to {EXACT_KL_VOCABULARY} are allowed: set \
+                 kl_estimator=k2"
+            )));
+        }
         let sampling = Sampling {
             temperature: s.temperature,
             max_new_tokens: s.max_new_tokens,
@@ -135,6 +130,7 @@ impl Align {
             baseline: Baseline::default(),
             step: 0,
             sampled: 0,
+            dull_steps: 0,
             term_names: BTreeMap::new(),
             last: Batch::default(),
         })
@@ -268,10 +264,19 @@ impl Align {
         let scores = self.shaped_scores(batch);
         let s = &mut self.setup;
         let temperature = s.settings.temperature;
-        let reference = match (&mut s.reference, self.beta > 0.0 || s.settings.kl_limit.is_some()) {
-            (_, false) => Vec::new(),
-            (Some(reference), true) => reference.log_prob(groups, temperature).log_prob,
-            (None, true) => s.model.base_log_prob(groups, temperature).log_prob,
+        // Without a model of its own, the reference is the policy without its adapter.
+        let base = s.reference.is_none();
+        let reference = s.reference.as_mut().unwrap_or(&mut s.model);
+        let measured = self.beta > 0.0 || s.settings.kl_limit.is_some();
+        let ref_log_prob = match (measured, base) {
+            (false, _) => Vec::new(),
+            (true, false) => reference.log_prob(groups, temperature).log_prob,
+            (true, true) => reference.base_log_prob(groups, temperature).log_prob,
+        };
+        let ref_distributions = if s.settings.has_exact_kl() {
+            reference.distributions(groups, temperature, base)
+        } else {
+            Vec::new()
         };
         let values = if s.settings.has_critic() {
             s.model.log_prob(groups, temperature).value
@@ -282,7 +287,8 @@ impl Align {
             lengths: completions().map(|c| c.tokens.len()).collect(),
             scores,
             old_log_prob: completions().flat_map(|c| c.log_prob.iter().copied()).collect(),
-            ref_log_prob: reference,
+            ref_log_prob,
+            ref_distributions,
             values,
         }
     }
@@ -291,10 +297,7 @@ impl Align {
     fn learn(&mut self, groups: &[Group], responses: &Responses, targets: &Advantages) -> Pass {
         let s = self.setup.settings.clone();
         let (g, n) = (s.group_size, groups.len());
-        let mut starts = vec![0];
-        for &length in &responses.lengths {
-            starts.push(starts[starts.len() - 1] + length);
-        }
+        let starts = responses.starts();
         let learning_rate = s.learning_rate.at(self.step as f64 / self.setup.total_steps as f64);
         let mut pass = Pass::default();
         for epoch in 0..s.epochs {
@@ -316,9 +319,15 @@ impl Align {
                     policy: self.step >= s.value_warmup,
                 };
                 let first = epoch == 0 && minibatch == 0;
-                self.setup.model.score(&part, s.temperature, &mut |i, scores, d| {
-                    objective.derive(numbers[i], scores, d, &mut pass, first);
-                });
+                let reference = responses.distributions_of(&numbers, &starts);
+                self.setup.model.score_near(
+                    &part,
+                    s.temperature,
+                    &reference,
+                    &mut |i, scores, d| {
+                        objective.derive(numbers[i], scores, d, &mut pass, first);
+                    },
+                );
                 let norm = self.setup.model.step(StepSettings {
                     learning_rate,
                     value_learning_rate: learning_rate * s.value_learning_rate_factor,
@@ -406,6 +415,22 @@ impl Align {
         Ok(())
     }
 
+    /// Counts steps that teach nothing, and warns where they become many.
+    fn watch_signal(&mut self, responses: &Responses, report: &mut StageReport) {
+        let settings = &self.setup.settings;
+        let of_all = responses.share_without_signal(responses.scores.len());
+        let of_groups = responses.share_without_signal(settings.group_size);
+        let dull = of_all == 1.0 || (settings.compares_responses() && of_groups == 1.0);
+        self.dull_steps = if dull { self.dull_steps + 1 } else { 0 };
+        if self.dull_steps == DULL_STEPS {
+            report.warnings.push(format!(
+                "for {DULL_STEPS} steps all responses to a prompt have scored the same: nothing is \
+                 learned from them. Look at some with `cordada rlhf eval`; then raise group_size or \
+                 the temperature, choose easier prompts, or a reward that tells more"
+            ));
+        }
+    }
+
     /// Adds what the reward says of its terms and of responses that it could not score.
     fn tell_terms(&mut self, report: &mut StageReport) {
         for term in self.setup.reward.report() {
@@ -431,137 +456,6 @@ fn text_tokens(completion: &Completion<f32>) -> &[u32] {
     }
 }
 
-/// The objective of one minibatch.
-struct Surrogate<'a> {
-    settings: &'a AlignSettings,
-    beta: f64,
-    responses: &'a Responses,
-    targets: &'a Advantages,
-    /// First token of each response.
-    starts: &'a [usize],
-    counts: BatchCounts,
-    /// Whether the policy learns, and not only the critic.
-    policy: bool,
-}
-
-impl Surrogate<'_> {
-    /// Derivatives of response i's tokens.
-    #[allow(clippy::needless_pass_by_value, reason = "borrowed parts, handed on")]
-    fn derive(
-        &self,
-        i: usize,
-        scores: CompletionScores<'_, f32>,
-        d: Derivatives<'_, f32>,
-        pass: &mut Pass,
-        first: bool,
-    ) {
-        let s = self.settings;
-        let tokens = self.starts[i]..self.starts[i + 1];
-        let old = &self.responses.old_log_prob[tokens.clone()];
-        let advantages = &self.targets.advantages[tokens.clone()];
-        for (&new, &old) in scores.log_prob.iter().zip(old) {
-            let log_ratio = f64::from(new) - f64::from(old);
-            if first {
-                pass.mismatch = pass.mismatch.max(log_ratio.abs());
-            }
-            pass.ratio.add(log_ratio.exp());
-            pass.old_kl.add(log_ratio.exp_m1() - log_ratio);
-        }
-        scores.entropy.iter().for_each(|&h| pass.entropy.add(f64::from(h)));
-        let weight: f32 = self.aggregation().token_weight(self.counts, tokens.len());
-        if self.policy {
-            self.surrogate(scores.log_prob, old, advantages, weight, d.log_prob, pass);
-            self.penalty(scores.log_prob, &tokens, weight, d.log_prob);
-            d.entropy.fill(s.entropy_coef as f32 * weight);
-        }
-        // Values are averaged over tokens whatever the policy's aggregation.
-        let weight: f32 = Aggregation::TokenMean.token_weight(self.counts, tokens.len());
-        for (t, d_value) in d.value.iter_mut().enumerate() {
-            let (old, target) =
-                (self.responses.values[tokens.start + t], self.targets.returns[tokens.start + t]);
-            let clip = ValueClip::Max(s.value_clip as f32);
-            let term = clipped_value_loss(scores.value[t], old, target, clip);
-            pass.value_loss.add(f64::from(term.loss));
-            *d_value = -(s.value_coef as f32) * term.d_value * weight;
-        }
-    }
-
-    fn aggregation(&self) -> Aggregation {
-        match self.settings.aggregation.as_str() {
-            "token" => Aggregation::TokenMean,
-            "sum" => Aggregation::SequenceSum,
-            "constant" => Aggregation::Constant { max_length: self.settings.max_new_tokens },
-            _ => Aggregation::SequenceMean,
-        }
-    }
-
-    /// ψ of the policy's part.
-    #[allow(clippy::too_many_arguments, reason = "one response's tokens, and where results go")]
-    fn surrogate(
-        &self,
-        log_prob: &[f32],
-        old: &[f32],
-        advantages: &[f32],
-        weight: f32,
-        psi: &mut [f32],
-        pass: &mut Pass,
-    ) {
-        let s = self.settings;
-        let clip = ClipRange::asymmetric(s.clip_low as f32, s.clip_high as f32);
-        let mut tell = |objective: f32, clipped: bool| {
-            pass.objective.add(f64::from(objective));
-            pass.clipped.add(f64::from(u8::from(clipped)));
-        };
-        match s.objective.as_str() {
-            "sequence" | "product" => {
-                let (kind, scale) = if s.objective == "sequence" {
-                    // The ratio's derivative has 1 / T of its own, which the weight has too.
-                    (SequenceRatio::GeometricMean, weight * log_prob.len() as f32)
-                } else {
-                    (SequenceRatio::Product, weight)
-                };
-                let advantage = advantages.first().copied().unwrap_or(0.0);
-                let term = sequence_surrogate(kind, log_prob, old, advantage, clip, psi);
-                tell(term.objective, term.clipped);
-                for psi in psi {
-                    *psi *= scale;
-                }
-            }
-            name => {
-                let tokens = log_prob.iter().zip(old).zip(advantages).zip(psi);
-                for (((&new, &old), &advantage), psi) in tokens {
-                    let term = if name == "cispo" {
-                        cispo(new, old, advantage, s.clip_high as f32)
-                    } else {
-                        clipped_surrogate(new, old, advantage, clip)
-                    };
-                    tell(term.objective, term.clipped);
-                    *psi = term.psi * weight;
-                }
-            }
-        }
-    }
-
-    /// The KL in the loss.
-    fn penalty(
-        &self,
-        log_prob: &[f32],
-        tokens: &std::ops::Range<usize>,
-        weight: f32,
-        psi: &mut [f32],
-    ) {
-        let Some(reference) = self.responses.ref_log_prob.get(tokens.clone()) else { return };
-        if self.settings.kl_in != "loss" {
-            return;
-        }
-        let estimator = self.settings.kl_estimator();
-        for ((&new, &reference), psi) in log_prob.iter().zip(reference).zip(psi) {
-            let term = kl_loss(estimator, new, reference);
-            *psi -= self.beta as f32 * term.d_log_prob * weight;
-        }
-    }
-}
-
 impl Stage for Align {
     fn iterate(&mut self) -> Result<StageReport, Error> {
         let (batch, replaced) = self.collect()?;
@@ -573,6 +467,7 @@ impl Stage for Align {
         let pass = self.learn(&groups, &responses, &targets);
         let mut report = self.report(&self.last, &responses, &pass, replaced);
         self.tell_terms(&mut report);
+        self.watch_signal(&responses, &mut report);
         if !pass.grad_norm.get().is_finite() {
             return Err(Error::Setting(format!(
                 "a gradient of step {} is not finite; it was dropped. The batch is saved; lower \
@@ -627,6 +522,7 @@ impl Stage for Align {
         w.u64(self.step);
         w.u64(self.sampled);
         w.u64(u64::from(self.shuffles));
+        w.u64(self.dull_steps);
         w.f64(self.beta);
         let (mean, batches) = self.baseline.state();
         w.f64(mean);
@@ -640,6 +536,7 @@ impl Stage for Align {
         self.step = r.u64().map_err(state)?;
         self.sampled = r.u64().map_err(state)?;
         self.shuffles = r.u64().map_err(state)? as u32;
+        self.dull_steps = r.u64().map_err(state)?;
         self.beta = r.f64().map_err(state)?;
         self.baseline = Baseline::restore(r.f64().map_err(state)?, r.u64().map_err(state)?);
         self.cursor.load(r).map_err(state)?;

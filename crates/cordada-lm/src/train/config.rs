@@ -41,6 +41,9 @@ cordada_rl::config! {
         method: String = "grpo".into(), alias ["algo"];
         /// Model that the KL divergence is taken to; empty for the one that training begins from.
         reference: String = String::new();
+        /// GiB of activations that are kept for the way back; above it blocks are computed again,
+        /// for a third more time. Results do not depend on it.
+        activation_gib: f64 = 2.0;
         /// Seed of every random stream.
         seed: u64 = 1;
         /// Gradient steps of fine-tuning; in alignment, batches of responses.
@@ -81,6 +84,7 @@ impl Config for StageSettings {
         c.counts(&[("examples", self.examples), ("keep_checkpoints", self.keep_checkpoints)])?;
         c.counts(&[("total_steps", self.total_steps as usize)])?;
         c.unit(&[("max_lost_share", self.max_lost_share)])?;
+        c.weights(&[("activation_gib", self.activation_gib)])?;
         let seconds = |x: f64| (0.0..=1e9).contains(&x);
         let range = "a number from 0 to 10⁹";
         c.number("checkpoint_seconds", self.checkpoint_seconds, seconds, range)?;

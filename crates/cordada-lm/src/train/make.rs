@@ -38,6 +38,7 @@ struct Parts {
     theta: Vec<f32>,
     tokenizer: Tokenizer,
     adapter: Option<Adapter<f32>>,
+    activation_gib: f64,
     threads: usize,
 }
 
@@ -49,7 +50,10 @@ impl Parts {
     ) -> Result<Model<f32>, Error> {
         let threads = Threads::new(self.threads)?;
         let Self { transformer, theta, adapter, .. } = self;
-        Model::trainable(transformer, theta, adapter, value_head, optimizer, threads)
+        let mut model =
+            Model::trainable(transformer, theta, adapter, value_head, optimizer, threads)?;
+        model.set_activation_limit((self.activation_gib * f64::from(1 << 30)) as usize);
+        Ok(model)
     }
 }
 
@@ -134,7 +138,8 @@ impl StageConfig {
         let base = if merged { dir.root().join(BASE) } else { folder };
         let unwritten = merged && lora.is_some() && !base.join(folder::CONFIG).is_file();
         let keep = unwritten.then(|| (theta.clone(), tokenizer.clone()));
-        let parts = Parts { transformer, theta, tokenizer, adapter, threads };
+        let activation_gib = self.run.activation_gib;
+        let parts = Parts { transformer, theta, tokenizer, adapter, activation_gib, threads };
         let options = self.tokenize_options(&config);
         let (stage, report) = match &self.kind {
             StageKind::Sft(settings) => self.sft(settings, parts, &examples, &options)?,

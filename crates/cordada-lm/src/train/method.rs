@@ -32,7 +32,8 @@ cordada_rl::config! {
         kl_coef: f64 = 0.0, alias ["beta"];
         /// Where the KL divergence is subtracted: `reward` (token by token, by k1) or `loss`.
         kl_in: String = "loss".into();
-        /// Estimator of the KL in the loss: `k2` (its gradient is the right one) or `k3` (GRPO's).
+        /// Estimator of the KL in the loss: `k2` (its gradient is the right one), `k3` (GRPO's), or
+        /// `exact` (the sum over all tokens, for vocabularies of up to 4096).
         kl_estimator: String = "k3".into();
         /// KL of a response, in nats, that β is adapted to hold.
         #[serde(with = "optional")]
@@ -110,7 +111,7 @@ impl Config for AlignSettings {
         c.name("objective", &self.objective, OBJECTIVES)?;
         c.name("aggregation", &self.aggregation, AGGREGATIONS)?;
         c.name("kl_in", &self.kl_in, &["reward", "loss"])?;
-        c.name("kl_estimator", &self.kl_estimator, &["k2", "k3"])?;
+        c.name("kl_estimator", &self.kl_estimator, &["k2", "k3", "exact"])?;
         c.counts(&[
             ("prompts_per_step", self.prompts_per_step),
             ("group_size", self.group_size),
@@ -135,8 +136,7 @@ impl Config for AlignSettings {
         ])?;
         c.unit(&[("gamma", self.gamma), ("gae_lambda", self.gae_lambda)])?;
         c.schedules(&[("learning_rate", &self.learning_rate)])?;
-        let compares = ["group", "center", "leave_one_out", "centered_whitened"];
-        if compares.contains(&self.advantage.as_str()) && self.group_size < 2 {
+        if self.compares_responses() && self.group_size < 2 {
             return Err(c.refuse(
                 "group_size",
                 self.group_size,
@@ -159,9 +159,25 @@ impl Config for AlignSettings {
 }
 
 impl AlignSettings {
-    /// The estimator of the KL in the loss.
-    pub(crate) fn kl_estimator(&self) -> KlEstimator {
-        if self.kl_estimator == "k2" { KlEstimator::K2 } else { KlEstimator::K3 }
+    /// The estimator of the KL in the loss; `None` for the exact KL.
+    pub(crate) fn kl_estimator(&self) -> Option<KlEstimator> {
+        match self.kl_estimator.as_str() {
+            "exact" => None,
+            "k2" => Some(KlEstimator::K2),
+            _ => Some(KlEstimator::K3),
+        }
+    }
+
+    /// Whether a response is compared with the others to its prompt: if they all score the same,
+    /// nothing is learned from them.
+    pub(crate) fn compares_responses(&self) -> bool {
+        let compares = ["group", "center", "leave_one_out", "centered_whitened"];
+        compares.contains(&self.advantage.as_str())
+    }
+
+    /// Whether the loss holds the exact KL.
+    pub(crate) fn has_exact_kl(&self) -> bool {
+        self.kl_coef > 0.0 && self.kl_in == "loss" && self.kl_estimator().is_none()
     }
 
     /// Whether a value head is trained.

@@ -13,7 +13,7 @@ use cordada_nn::norm::{
 };
 
 use super::lora::Site;
-use super::tape::{BackTape, sized};
+use super::tape::{BackTape, Keep, sized};
 use super::{Adapter, Chunk, PackedLinear, Transformer, Weights};
 use crate::layout::{Linear, Norm};
 use crate::parallel::Threads;
@@ -69,7 +69,13 @@ impl<T: Real> Transformer<T> {
             }
         }
         for l in (0..self.config.num_layers).rev() {
-            threads.for_each(chunks, |chunk| self.block_vjp(w, adapter, l, chunk));
+            threads.for_each(chunks, |chunk| {
+                if chunk.kept == Keep::Inputs && l + 1 < self.config.num_layers {
+                    chunk.hand_over(l + 1, l);
+                    self.block_of(w, adapter, l, chunk);
+                }
+                self.block_vjp(w, adapter, l, chunk);
+            });
             match trained {
                 Trained::Model(grad) => self.block_gradient(l, chunks, grad, threads),
                 Trained::Adapter(adapter, grad) => adapter_gradient(adapter, l, chunks, grad),

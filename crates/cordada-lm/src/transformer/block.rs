@@ -5,7 +5,7 @@ use cordada_nn::norm::{layer_norm, rms_norm};
 use cordada_nn::{Real, gated};
 
 use super::lora::{AdapterBlock, Site};
-use super::tape::sized;
+use super::tape::{Keep, sized};
 use super::{Adapter, Chunk, LayerTape, PackedLinear, Transformer, Weights};
 use crate::layout::{Linear, Norm};
 
@@ -24,19 +24,38 @@ impl<T: Real> Transformer<T> {
         w: &Weights<T>,
         adapter: Option<&Adapter<T>>,
         chunk: &mut Chunk<T>,
+        keep: Keep,
     ) {
-        let n = chunk.rows.len();
-        let d = self.config.hidden_size;
-        let heads = self.config.num_heads;
-        let Chunk { rows, layers, x, scratch, .. } = chunk;
-        self.embed(w, rows, sized(x, n * d));
-        for (l, tape) in layers.iter_mut().enumerate() {
-            std::mem::swap(&mut tape.x, x);
-            let lora = adapter.map(|a| &a.blocks[l]);
-            self.block(w, lora, l, &rows.positions, tape, x, |qkv, out, lse| {
-                self.attention.forward(qkv, &rows.spans, out, sized(lse, n * heads), scratch);
-            });
+        chunk.kept = keep;
+        let last = self.config.num_layers - 1;
+        if keep != Keep::Tapes && chunk.layers[0].qkv.capacity() == 0 {
+            // Where the last pass left the buffers, if there was one.
+            chunk.hand_over(last, 0);
         }
+        self.embed(w, &chunk.rows, sized(&mut chunk.x, chunk.rows.len() * self.config.hidden_size));
+        for l in 0..=last {
+            if keep != Keep::Tapes && l > 0 {
+                chunk.hand_over(l - 1, l);
+            }
+            std::mem::swap(&mut chunk.layers[l].x, &mut chunk.x);
+            self.block_of(w, adapter, l, chunk);
+        }
+    }
+
+    /// Block l of whole sequences, from its input on its tape to `chunk.x`.
+    pub(crate) fn block_of(
+        &self,
+        w: &Weights<T>,
+        adapter: Option<&Adapter<T>>,
+        l: usize,
+        chunk: &mut Chunk<T>,
+    ) {
+        let Chunk { rows, layers, x, scratch, .. } = chunk;
+        let scores = rows.len() * self.config.num_heads;
+        let lora = adapter.map(|a| &a.blocks[l]);
+        self.block(w, lora, l, &rows.positions, &mut layers[l], x, |qkv, out, lse| {
+            self.attention.forward(qkv, &rows.spans, out, sized(lse, scores), scratch);
+        });
     }
 
     /// One block: reads `tape.x`, writes `next`. `attend` makes the attention's output from queries,

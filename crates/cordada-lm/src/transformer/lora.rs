@@ -102,6 +102,12 @@ impl<T: Real> Adapter<T> {
         adapter
     }
 
+    /// The ranks of all pairs of the first block, added: numbers that a row of it leaves.
+    pub(crate) fn ranks(&self) -> usize {
+        let sites = self.blocks.first().into_iter().flat_map(|b| &b.sites);
+        sites.flatten().map(|pair| pair.place.rank).sum()
+    }
+
     /// Packs the parameters anew after they have changed.
     pub fn pack(&mut self) {
         for pair in self.blocks.iter_mut().flat_map(|b| &mut b.sites).flatten() {

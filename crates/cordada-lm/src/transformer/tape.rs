@@ -4,6 +4,7 @@ use cordada_nn::Real;
 use cordada_nn::attention::AttentionScratch;
 
 use crate::batch::Rows;
+use crate::config::ModelConfig;
 
 /// Activations of one block, `[rows, …]` each.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,31 @@ pub(crate) struct LayerTape<T> {
     pub(crate) lora: [Vec<T>; 4],
 }
 
+impl<T: Real> LayerTape<T> {
+    /// Numbers of one row, with the ranks of a block's adapters in all.
+    pub(crate) fn row_len(c: &ModelConfig, ranks: usize) -> usize {
+        let (d, kv) = (c.hidden_size, c.kv_width());
+        let up = if c.gated() { 2 } else { 1 } * c.intermediate_size;
+        let raw = if c.qk_norm() { c.query_width() + kv + c.num_heads + c.num_kv_heads } else { 0 };
+        let statistics = if c.layer_norm() { 4 } else { 2 } + c.num_heads;
+        let qkv = c.query_width() + 2 * kv;
+        4 * d + qkv + c.query_width() + up + c.intermediate_size + statistics + raw + ranks
+    }
+}
+
+/// How much of a forward pass is kept. What a backward pass lacks it computes again, to the same
+/// bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Everything.
+    #[default]
+    Tapes,
+    /// The input of every block: what checkpointing by block keeps.
+    Inputs,
+    /// Nothing but the result: for reading without a way back.
+    Nothing,
+}
+
 /// Derivatives of one block on the way back, kept until the weights' gradients are computed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BackTape<T> {
@@ -60,6 +86,8 @@ pub(crate) struct BackTape<T> {
 pub(crate) struct Chunk<T> {
     pub(crate) rows: Rows,
     pub(crate) layers: Vec<LayerTape<T>>,
+    /// What the last forward pass kept in them.
+    pub(crate) kept: Keep,
     /// Residual stream after the last block.
     pub(crate) x: Vec<T>,
     /// The rows of `x` that predict, before and after the last norm.
@@ -80,6 +108,7 @@ impl<T: Real> Chunk<T> {
         Self {
             rows: Rows::default(),
             layers: vec![LayerTape::default(); layers],
+            kept: Keep::Tapes,
             x: Vec::new(),
             predicting: Vec::new(),
             hidden: Vec::new(),
@@ -90,6 +119,22 @@ impl<T: Real> Chunk<T> {
             back: BackTape::default(),
             scratch,
         }
+    }
+}
+
+impl<T: Real> Chunk<T> {
+    /// Gives the buffers of one block's tape to another block. Unless nothing is kept, both blocks
+    /// keep their inputs.
+    pub(crate) fn hand_over(&mut self, from: usize, to: usize) {
+        if from == to {
+            return;
+        }
+        let mut buffers = std::mem::take(&mut self.layers[from]);
+        if self.kept != Keep::Nothing {
+            self.layers[from].x = std::mem::take(&mut buffers.x);
+            buffers.x = std::mem::take(&mut self.layers[to].x);
+        }
+        self.layers[to] = buffers;
     }
 }
 

@@ -106,6 +106,7 @@ fn estimate(
             scores: all().map(|c| reward(&c.tokens) as f32).collect(),
             old_log_prob: all().flat_map(|c| c.log_prob.iter().copied()).collect(),
             ref_log_prob: Vec::new(),
+            ref_distributions: Vec::new(),
             values: if settings.has_critic() { vec![0.0; 3 * RESPONSES] } else { Vec::new() },
         };
         let mut baseline = Baseline::restore(0.2, 1);
