@@ -2,6 +2,7 @@
 //! a reward that can be checked, and figures of merit before and after.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use cordada_env::{Stream, role};
 use cordada_nn::{Activation, OptimizerConfig, Schedule};
@@ -52,6 +53,8 @@ pub struct Checkpoint {
     pub stage: &'static str,
     /// Steps of that stage.
     pub step: u64,
+    /// Time that they took, without evaluations. Unit: seconds.
+    pub seconds: f64,
     /// Of sampled answers to the test prompts.
     pub sampled: Vec<Metric>,
     /// Of the likeliest answers.
@@ -177,9 +180,9 @@ pub fn fine_tune(
         ..SftSettings::default()
     };
     let mut sft = Sft::new(settings, Box::new(model), tokenizer, examples, o.sft_steps, o.seed)?;
-    train(&mut sft, "sft", stop, tell, |_, _| Ok(()))?;
+    let seconds = train(&mut sft, "sft", stop, tell, |_, _, _| Ok(()))?;
     let (mut model, tokenizer) = sft.into_model();
-    let points = vec![checkpoint("sft", o.sft_steps, task, &mut *model, &tokenizer)?];
+    let points = vec![checkpoint(("sft", o.sft_steps, seconds), task, &mut *model, &tokenizer)?];
     Ok(Course { model, tokenizer, points })
 }
 
@@ -232,15 +235,15 @@ pub fn align(
         seed: o.seed,
     })?;
     let name = o.method.name;
-    train(&mut align, name, stop, tell, |align, step| {
+    let seconds = train(&mut align, name, stop, tell, |align, step, seconds| {
         if o.eval_every > 0 && step % o.eval_every == 0 && step < o.align_steps {
             let (model, tokenizer) = align.model_and_tokenizer();
-            points.push(checkpoint(name, step, task, model, tokenizer)?);
+            points.push(checkpoint((name, step, seconds), task, model, tokenizer)?);
         }
         Ok(())
     })?;
     let (mut model, tokenizer) = align.into_model();
-    points.push(checkpoint(name, o.align_steps, task, &mut *model, &tokenizer)?);
+    points.push(checkpoint((name, o.align_steps, seconds), task, &mut *model, &tokenizer)?);
     Ok(Course { model, tokenizer, points })
 }
 
@@ -249,20 +252,25 @@ fn data_stream(seed: u64, stage: u32) -> Stream {
     Stream::new(seed, role::ENV, stage)
 }
 
+/// Trains to the end; returns the seconds that the steps took. `after` hears of every step's number
+/// and of the seconds so far.
 fn train<S: Stage>(
     stage: &mut S,
     name: &'static str,
     stop: &AtomicBool,
     tell: &mut Tell<'_>,
-    mut after: impl FnMut(&mut S, u64) -> Result<(), Error>,
-) -> Result<(), Error> {
+    mut after: impl FnMut(&mut S, u64, f64) -> Result<(), Error>,
+) -> Result<f64, Error> {
+    let mut seconds = 0.0;
     while stage.step() < stage.total_steps() && !stop.load(Ordering::Relaxed) {
+        let began = Instant::now();
         let report = stage.iterate()?;
+        seconds += began.elapsed().as_secs_f64();
         tell(name, stage.step(), stage.total_steps(), &report.metrics);
         let step = stage.step();
-        after(stage, step)?;
+        after(stage, step, seconds)?;
     }
-    Ok(())
+    Ok(seconds)
 }
 
 fn prepare(
@@ -280,17 +288,16 @@ fn prepare(
         .collect()
 }
 
-/// Figures of merit on the task's test prompts.
+/// Figures of merit on the task's test prompts, after some steps and seconds of a stage.
 fn checkpoint(
-    stage: &'static str,
-    step: u64,
+    (stage, step, seconds): (&'static str, u64, f64),
     task: &dyn Task,
     model: &mut dyn LanguageModel,
     tokenizer: &Tokenizer,
 ) -> Result<Checkpoint, Error> {
     let sampled = evaluate(task, model, tokenizer, 1.0)?;
     let greedy = evaluate(task, model, tokenizer, 0.0)?;
-    Ok(Checkpoint { stage, step, sampled, greedy })
+    Ok(Checkpoint { stage, step, seconds, sampled, greedy })
 }
 
 /// Figures of merit of a model's answers to a task's test prompts, at a temperature.

@@ -1,6 +1,6 @@
 //! The gated layer of a transformer's perceptron.
 
-use crate::kernel::{Isa, Task};
+use crate::kernel::{Isa, LANES, Task};
 use crate::{Activation, Real};
 
 /// `y = act(g) ⊙ u` for rows `[g | u]`.
@@ -106,13 +106,37 @@ fn each_vjp<T: Real>(act: Activation, inner: usize, x: &[T], dy: &[T], dx: &mut 
     for ((x, dx), dy) in rows.zip(dy.chunks_exact(inner)) {
         let (gate, up) = x.split_at(inner);
         let (d_gate, d_up) = dx.split_at_mut(inner);
-        let inputs = gate.iter().zip(up).zip(dy);
-        for (((&g, &u), &dy), (dg, du)) in inputs.zip(d_gate.iter_mut().zip(d_up)) {
-            let y = act.value(g);
-            *dg = dy * u * act.derivative(g, y);
-            *du = dy * y;
+        // Five streams side by side are more than the compiler vectorizes by itself (measured: a
+        // tenth of the speed).
+        let whole = inner - inner % LANES;
+        for i in (0..whole).step_by(LANES) {
+            lane_vjp::<T, LANES>(act, [gate, up, dy], d_gate, d_up, i);
+        }
+        for i in whole..inner {
+            lane_vjp::<T, 1>(act, [gate, up, dy], d_gate, d_up, i);
         }
     }
+}
+
+/// `N` numbers of a row from the i-th on.
+#[inline(always)]
+fn lane_vjp<T: Real, const N: usize>(
+    act: Activation,
+    inputs: [&[T]; 3],
+    d_gate: &mut [T],
+    d_up: &mut [T],
+    i: usize,
+) {
+    let part = |x: &[T]| -> [T; N] { *x[i..].first_chunk().expect("N numbers are left") };
+    let [g, u, dy] = inputs.map(part);
+    let (mut dg, mut du) = ([T::ZERO; N], [T::ZERO; N]);
+    for l in 0..N {
+        let y = act.value(g[l]);
+        dg[l] = dy[l] * u[l] * act.derivative(g[l], y);
+        du[l] = dy[l] * y;
+    }
+    d_gate[i..i + N].copy_from_slice(&dg);
+    d_up[i..i + N].copy_from_slice(&du);
 }
 
 #[cfg(test)]
@@ -131,15 +155,16 @@ mod tests {
 
     #[test]
     fn gated_vjp_is_the_gradient() {
-        let x: Vec<f64> = (0..36).map(|i| libm::sin(1.7 * f64::from(i))).collect();
-        let dy: Vec<f64> = (0..18).map(|i| libm::cos(0.9 * f64::from(i))).collect();
+        // Rows of a whole vector and a rest.
+        let x: Vec<f64> = (0..76).map(|i| libm::sin(1.7 * f64::from(i))).collect();
+        let dy: Vec<f64> = (0..38).map(|i| libm::cos(0.9 * f64::from(i))).collect();
         for act in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
             for isa in Isa::available() {
-                let mut dx = vec![f64::NAN; 36];
-                gated_vjp(isa, act, 9, &x, &dy, &mut dx);
+                let mut dx = vec![f64::NAN; 76];
+                gated_vjp(isa, act, 19, &x, &dy, &mut dx);
                 assert_gradient(act.name(), &x, &dx, 1e-8, |x| {
-                    let mut y = vec![0.0; 18];
-                    gated(isa, act, 9, x, &mut y);
+                    let mut y = vec![0.0; 38];
+                    gated(isa, act, 19, x, &mut y);
                     y.iter().zip(&dy).map(|(y, g)| y * g).sum()
                 });
             }

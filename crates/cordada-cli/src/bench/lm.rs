@@ -77,6 +77,8 @@ fn gpt() -> Result<ModelConfig, Error> {
 }
 
 pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
+    // First, while no memory has been given back that could be used again.
+    let memory = extra_memory(args.seed)?;
     let peak = peak_gflops();
     let threads: Vec<usize> = args.threads.iter().map(|&t| usize::from(t)).collect();
     let threads = if threads.is_empty() { vec![1] } else { threads };
@@ -104,7 +106,6 @@ pub(super) fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
             tell(b.sampling(work, &thirty_million()?, batch, 3)?);
         }
     }
-    let memory = extra_memory(args.seed)?;
     if output.json {
         let what = "a step with 32,768 tokens of vocabulary, 16 × 128";
         output.object(

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
             sft_batch: recommended.sft_batch,
             sft_learning_rate: recommended.sft_learning_rate,
             align_steps: args.steps.unwrap_or(recommended.align_steps),
-            eval_every: 0,
+            eval_every: args.eval_every,
             seed,
             threads: usize::from(args.threads),
         };
@@ -106,8 +106,11 @@ fn tell(task: &dyn Task, seed: u64, seconds: f64, points: &[Checkpoint], output:
         seed: u64,
         stage: &'a str,
         step: u64,
+        /// Of the stage so far, without evaluations.
+        stage_seconds: f64,
         sampled: Table,
         greedy: Table,
+        /// Of the whole course.
         seconds: f64,
     }
     let table = |metrics: &[Metric]| -> Table {
@@ -120,6 +123,7 @@ fn tell(task: &dyn Task, seed: u64, seconds: f64, points: &[Checkpoint], output:
                 seed,
                 stage: p.stage,
                 step: p.step,
+                stage_seconds: p.seconds,
                 sampled: table(&p.sampled),
                 greedy: table(&p.greedy),
                 seconds,
@@ -140,6 +144,27 @@ fn tell(task: &dyn Task, seed: u64, seconds: f64, points: &[Checkpoint], output:
         }
     }
     output.table(&["test prompts", "before", "after"], &rows);
+    output.line("");
+    if points.len() > 2 {
+        curve(points, output);
+    }
+}
+
+/// The first figure of merit at all points.
+fn curve(points: &[Checkpoint], output: Output) {
+    let row = |p: &Checkpoint| {
+        vec![
+            p.stage.to_string(),
+            p.step.to_string(),
+            format!("{:.1}", p.seconds),
+            format!("{:.3}", p.sampled[0].1),
+            format!("{:.3}", p.greedy[0].1),
+        ]
+    };
+    let name = points[0].sampled[0].0;
+    let (sampled, likeliest) = (format!("{name}, sampled"), "likeliest");
+    let head = ["stage", "step", "seconds", sampled.as_str(), likeliest];
+    output.table(&head, &points.iter().map(row).collect::<Vec<_>>());
     output.line("");
 }
 
