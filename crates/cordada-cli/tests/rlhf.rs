@@ -440,3 +440,20 @@ fn a_reward_that_tells_nothing_is_noticed() {
     let said = align(folder.path(), "bright", "contains:0|1|2", &["kl_estimator=exact"]).ok();
     assert!(!said.stderr.contains("scored the same"), "{}", said.stderr);
 }
+
+#[test]
+fn a_demonstration_tells_before_and_after() {
+    let folder = tempfile::tempdir().unwrap();
+    for task in ["sort", "grounded"] {
+        let short = ["demo", task, "--sft-steps", "2", "--steps", "2", "--threads", "1"];
+        let said = rlhf(folder.path(), &short).ok();
+        let head = said.stdout.lines().nth(1).unwrap_or_default().to_string();
+        assert!(said.stdout.starts_with(&format!("task {task}, seed 1, ")), "{}", said.stdout);
+        assert!(head.contains("before") && head.contains("after"), "{}", said.stdout);
+        assert!(!said.stdout.contains("stage"), "{}", said.stdout);
+        let curve = rlhf(folder.path(), &[&short[..], &["--eval-every", "1"]].concat()).ok();
+        assert!(curve.stdout.contains("stage  step  seconds"), "{}", curve.stdout);
+    }
+    let said = refused(folder.path(), &["demo", "groundd"], 2);
+    assert!(said.contains("grounded"), "{said}");
+}

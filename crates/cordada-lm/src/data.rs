@@ -3,6 +3,7 @@
 //! as a whole, see [`reward`](crate::reward).
 
 mod batches;
+mod comparisons;
 mod jsonl;
 pub(crate) mod lines;
 mod tokenize;
@@ -11,6 +12,9 @@ use serde_json::{Map, Value};
 
 use crate::chat::Message;
 pub use batches::{Batches, Order};
+pub use comparisons::{
+    Comparison, Ranked, parse_comparisons, read_comparisons, tokenize_comparisons,
+};
 pub use jsonl::{parse_examples, read_examples};
 pub use tokenize::{
     DataReport, Overlong, TokenizeOptions, Tokenized, tokenize_answers, tokenize_prompts,

@@ -266,6 +266,47 @@ pub const METRICS: &[MetricSpec] = &[
         deterministic: true,
     },
     MetricSpec {
+        name: "train/clip_fraction_low",
+        unit: "1",
+        summary: "Share of tokens (or responses) whose ratio was clipped at the lower \
+                  end, where their probability was to fall.",
+        trouble: "Far above the share at the upper end: the policy mostly forgets \
+                  answers instead of learning better ones; lower the learning rate.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/ratio_mean",
+        unit: "1",
+        summary: "Mean ratio of a probability after the steps so far to that at \
+                  sampling. 1 with a single gradient step per batch.",
+        trouble: "Far from 1: the policy has moved away from the one that sampled; lower \
+                  the learning rate or the number of epochs.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/ratio_std",
+        unit: "1",
+        summary: "Standard deviation of those ratios.",
+        trouble: "Above about 0.5: a few tokens rule the gradient; lower the learning \
+                  rate or the number of epochs.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/advantage_mean",
+        unit: "1",
+        summary: "Mean advantage of the tokens of this step.",
+        trouble: "Far from 0 where advantages are centered: long responses are better or \
+                  worse than short ones; look at response/length.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "train/advantage_std",
+        unit: "1",
+        summary: "Standard deviation of the advantages of the tokens of this step.",
+        trouble: "At 0: nothing is learned from this step; see reward/no_signal.",
+        deterministic: true,
+    },
+    MetricSpec {
         name: "train/ratio_min",
         unit: "1",
         summary: "Smallest ratio of a token's probability after the steps so far to that at \
@@ -351,6 +392,33 @@ pub const METRICS: &[MetricSpec] = &[
                   allowed.",
         trouble: "High: scores of unfinished answers mean little; raise max_new_tokens, or \
                   fine-tune on answers that end. Rises during the run: the policy no longer stops.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "kl/token",
+        unit: "nats",
+        summary: "Mean over all tokens of ln π − ln π_ref, an estimate of the KL \
+                  divergence to the reference for each token.",
+        trouble: "Below 0 by more than its error: sampling and training disagree about \
+                  the policy; see train/sampling_mismatch.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "kl/token_k3",
+        unit: "nats",
+        summary: "Mean over all tokens of the estimate k3 of the KL divergence, which is \
+                  never below 0 and wanders less.",
+        trouble: "Far above kl/token: a few tokens have become much less likely than for \
+                  the reference; look at some responses.",
+        deterministic: true,
+    },
+    MetricSpec {
+        name: "reward/minus_kl",
+        unit: "reward",
+        summary: "Mean score less the coefficient times the KL divergence to the \
+                  reference: what is maximized where the KL is part of the reward.",
+        trouble: "Falls while reward/mean rises: the policy pays more in KL than it \
+                  gains; lower the learning rate.",
         deterministic: true,
     },
     MetricSpec {
@@ -448,7 +516,7 @@ mod tests {
                 assert!(!part.is_empty() && part.chars().all(plain), "{}", metric.name);
             }
         }
-        assert_eq!(seen.len(), 45);
+        assert_eq!(seen.len(), 53);
     }
 
     #[test]

@@ -334,9 +334,9 @@ pub(crate) struct DemoArgs {
     /// Steps of alignment [default: the task's]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) steps: Option<u64>,
-    /// Steps of alignment between two evaluations on the way; 0 for none
-    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "0")]
-    pub(crate) eval_every: u64,
+    /// Steps of alignment between two evaluations on the way [default: none]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) eval_every: Option<u64>,
     /// Change a setting of the alignment: --set lr=3e-4
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_change)]
     pub(crate) changes: Vec<(String, Value)>,

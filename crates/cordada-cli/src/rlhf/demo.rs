@@ -35,7 +35,7 @@ pub(crate) fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
             sft_batch: recommended.sft_batch,
             sft_learning_rate: recommended.sft_learning_rate,
             align_steps: args.steps.unwrap_or(recommended.align_steps),
-            eval_every: args.eval_every,
+            eval_every: args.eval_every.unwrap_or(0),
             seed,
             threads: usize::from(args.threads),
         };

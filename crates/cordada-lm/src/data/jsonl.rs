@@ -39,7 +39,19 @@ pub fn read_examples(path: &Path) -> Result<Vec<Example>, Error> {
 ///
 /// As [`read_examples`].
 pub fn parse_examples(reader: &mut impl BufRead, path: &Path) -> Result<Vec<Example>, Error> {
-    let mut examples = Vec::new();
+    let like = "{\"prompt\": \"…\", \"completion\": \"…\"}";
+    parse_lines(reader, path, ("example", like), example)
+}
+
+/// Reads what the lines of a file hold; empty ones are left out. `what` a line holds, and how that
+/// looks, are for messages.
+pub(super) fn parse_lines<T>(
+    reader: &mut impl BufRead,
+    path: &Path,
+    (what, like): (&str, &str),
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
     let mut line = Vec::new();
     for number in 1.. {
         let at = |problem: String| file_error(path, format!("line {number}: {problem}"));
@@ -47,7 +59,7 @@ pub fn parse_examples(reader: &mut impl BufRead, path: &Path) -> Result<Vec<Exam
             LineEnd::Input => break,
             LineEnd::TooLong => {
                 return Err(at(format!(
-                    "longer than {} MiB; one line must be one example, with line breaks inside \
+                    "longer than {} MiB; one line must be one {what}, with line breaks inside \
                      texts written as \\n",
                     MAX_LINE >> 20
                 )));
@@ -63,59 +75,64 @@ pub fn parse_examples(reader: &mut impl BufRead, path: &Path) -> Result<Vec<Exam
             at(format!("byte {} is not UTF-8; save the file as UTF-8", e.valid_up_to() + 1))
         })?;
         if !text.trim().is_empty() {
-            examples.push(example(text).map_err(at)?);
+            items.push(parse(text).map_err(at)?);
         }
     }
-    if examples.is_empty() {
-        return Err(file_error(
-            path,
-            "holds no example; each line must be an object such as \
-             {\"prompt\": \"…\", \"completion\": \"…\"}",
-        ));
+    if items.is_empty() {
+        let problem = format!("holds no {what}; each line must be an object such as {like}");
+        return Err(file_error(path, problem));
     }
-    Ok(examples)
+    Ok(items)
 }
 
-/// The example of a line, or what is wrong with it.
-fn example(text: &str) -> Result<Example, String> {
-    let mut fields = match serde_json::from_str(text) {
-        Ok(Value::Object(map)) => map,
+/// The object of a line.
+pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(map)) => Ok(map),
         Ok(other) => {
             let found = kind(&other);
-            return Err(format!("is {found}; it must be an object {{\"prompt\": \"…\", …}}"));
+            Err(format!("is {found}; it must be an object {{\"prompt\": \"…\", …}}"))
         }
         Err(e) => {
             let message = e.to_string();
             let place = format!(" at line {} column {}", e.line(), e.column());
             let message = message.strip_suffix(&place).unwrap_or(&message);
-            return Err(format!("not JSON at column {}: {message}", e.column()));
+            Err(format!("not JSON at column {}: {message}", e.column()))
         }
-    };
+    }
+}
+
+/// Takes the prompt out of a line's fields: a text or a list of messages.
+pub(super) fn take_prompt(fields: &mut Map<String, Value>, text: &str) -> Result<Prompt, String> {
     let given = |name: &str| fields.get(name).is_some_and(|v| !v.is_null());
-    let prompt = match (given("prompt"), given("messages"), given("text")) {
-        (true, true, _) => {
+    let prompt = match (given("prompt"), given("messages")) {
+        (true, true) => {
             return Err("has both \"prompt\" and \"messages\"; keep one".to_string());
         }
-        (true, false, _) if fields["prompt"].is_array() => conversation(text, "prompt")?,
-        (true, false, _) => Prompt::Text(take_text(&mut fields, "prompt", " or list of messages")?),
-        (false, true, _) => conversation(text, "messages")?,
-        (false, false, true) => {
-            if given("completion") {
-                return Err("has \"text\" and \"completion\"; rename \"text\" to \"prompt\", or \
-                            join both in \"text\""
-                    .to_string());
-            }
-            let text = take_text(&mut fields, "text", "")?;
-            return Ok(Example {
-                prompt: Prompt::Text(String::new()),
-                completion: Some(text),
-                fields,
-            });
-        }
-        (false, false, false) => return Err(no_prompt(&fields)),
+        (true, false) if fields["prompt"].is_array() => conversation(text, "prompt")?,
+        (true, false) => Prompt::Text(take_text(fields, "prompt", " or list of messages")?),
+        (false, true) => conversation(text, "messages")?,
+        (false, false) => return Err(no_prompt(fields)),
     };
     fields.remove("prompt");
     fields.remove("messages");
+    Ok(prompt)
+}
+
+/// The example of a line, or what is wrong with it.
+fn example(text: &str) -> Result<Example, String> {
+    let mut fields = object(text)?;
+    let given = |name: &str| fields.get(name).is_some_and(|v| !v.is_null());
+    if given("text") && !given("prompt") && !given("messages") {
+        if given("completion") {
+            return Err("has \"text\" and \"completion\"; rename \"text\" to \"prompt\", or join \
+                        both in \"text\""
+                .to_string());
+        }
+        let completion = Some(take_text(&mut fields, "text", "")?);
+        return Ok(Example { prompt: Prompt::Text(String::new()), completion, fields });
+    }
+    let prompt = take_prompt(&mut fields, text)?;
     let completion = completion(&mut fields)?;
     Ok(Example { prompt, completion, fields })
 }

@@ -79,19 +79,19 @@ pub struct Tokenized<T> {
 }
 
 impl<T> Tokenized<T> {
-    fn new(examples: usize) -> Self {
+    pub(super) fn new(examples: usize) -> Self {
         let report = DataReport { examples, ..DataReport::default() };
         Self { items: Vec::new(), indices: Vec::new(), report }
     }
 
-    fn keep(&mut self, index: usize, item: T) {
+    pub(super) fn keep(&mut self, index: usize, item: T) {
         self.items.push(item);
         self.indices.push(index);
         self.report.kept += 1;
     }
 
     /// Refuses data of which too much was lost.
-    fn check(self, options: &TokenizeOptions) -> Result<Self, Error> {
+    pub(super) fn check(self, options: &TokenizeOptions) -> Result<Self, Error> {
         let r = &self.report;
         let share = (r.truncated + r.dropped) as f64 / r.examples.max(1) as f64;
         if r.kept == 0 || share > options.max_lost_share {
@@ -224,6 +224,17 @@ impl Pair {
         let scored = if all { Vec::new() } else { vec![self.scored] };
         Group { prompt: self.prompt, completions: vec![self.completion], scored }
     }
+}
+
+/// The tokens of a prompt and of its answer, the end token included.
+pub(super) fn whole_answer(
+    tokenizer: &Tokenizer,
+    example: &Example,
+    options: &TokenizeOptions,
+    index: usize,
+) -> Result<(Vec<u32>, Vec<u32>), Error> {
+    let pair = answer(tokenizer, example, options).map_err(|e| at(index, example, e))?;
+    Ok((pair.prompt, pair.completion))
 }
 
 fn answer(

@@ -86,7 +86,7 @@ impl Responses {
     }
 
     /// k1 of every token: ln π_old − ln π_ref.
-    fn kl(&self) -> Vec<f32> {
+    pub(crate) fn kl(&self) -> Vec<f32> {
         self.old_log_prob.iter().zip(&self.ref_log_prob).map(|(o, r)| o - r).collect()
     }
 

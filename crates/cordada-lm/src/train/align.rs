@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cordada_env::{Persist, StateReader, StateWriter, Stream, role};
 use cordada_nn::OptimizerConfig;
-use cordada_rl::estimate::soft_overlong_penalty;
+use cordada_rl::estimate::{explained_variance, soft_overlong_penalty};
 use cordada_rl::objective::{BatchCounts, ProportionalKl};
 
 use super::advantage::{Advantages, Baseline, Responses};
@@ -293,12 +293,18 @@ impl Align {
         }
     }
 
+    /// Of the present step.
+    fn learning_rate(&self) -> f64 {
+        let settings = &self.setup.settings;
+        settings.learning_rate.at(self.step as f64 / self.setup.total_steps as f64)
+    }
+
     /// Passes over the responses: the gradient steps.
     fn learn(&mut self, groups: &[Group], responses: &Responses, targets: &Advantages) -> Pass {
         let s = self.setup.settings.clone();
         let (g, n) = (s.group_size, groups.len());
         let starts = responses.starts();
-        let learning_rate = s.learning_rate.at(self.step as f64 / self.setup.total_steps as f64);
+        let learning_rate = self.learning_rate();
         let mut pass = Pass::default();
         for epoch in 0..s.epochs {
             let mut order: Vec<usize> = (0..n).collect();
@@ -346,6 +352,7 @@ impl Align {
         &self,
         batch: &Batch,
         responses: &Responses,
+        targets: &Advantages,
         pass: &Pass,
         replaced: usize,
     ) -> StageReport {
@@ -356,6 +363,7 @@ impl Align {
         let scores: Spread = batch.scores.iter().copied().filter(|s| !s.is_nan()).collect();
         let lengths: Spread = responses.lengths.iter().map(|&l| l as f64).collect();
         let kl: Spread = responses.kl_per_response().into_iter().collect();
+        let advantages: Spread = targets.advantages.iter().map(|&a| f64::from(a)).collect();
         let mut metrics = vec![
             ("reward/mean", scores.mean()),
             ("reward/std", scores.std()),
@@ -367,18 +375,26 @@ impl Align {
             ("train/objective", pass.objective.get()),
             ("train/entropy", pass.entropy.get()),
             ("train/clip_fraction", pass.clipped.get()),
+            ("train/clip_fraction_low", pass.clipped_low.get()),
             ("train/approx_kl", pass.old_kl.get()),
+            ("train/ratio_mean", pass.ratio.mean()),
+            ("train/ratio_std", pass.ratio.std()),
             ("train/ratio_min", pass.ratio.min()),
             ("train/ratio_max", pass.ratio.max()),
             ("train/grad_norm", pass.grad_norm.get()),
             ("train/sampling_mismatch", pass.mismatch),
+            ("train/learning_rate", self.learning_rate()),
+            ("train/advantage_mean", advantages.mean()),
+            ("train/advantage_std", advantages.std()),
         ];
         if kl.count() > 0 {
-            metrics.push(("kl/response", kl.mean()));
-            metrics.push(("kl/coefficient", self.beta));
+            metrics.extend(self.kl_metrics(responses, scores.mean(), kl.mean()));
         }
         if self.setup.settings.has_critic() {
             metrics.push(("train/value_loss", pass.value_loss.get()));
+            let explained = explained_variance(&responses.values, &targets.returns);
+            metrics
+                .extend(explained.is_finite().then_some(("train/explained_variance", explained)));
         }
         let mut warnings = Vec::new();
         if kl.count() > 1 && kl.mean() < -4.0 * kl.standard_error() - 1e-6 {
@@ -401,6 +417,21 @@ impl Align {
 }
 
 impl Align {
+    /// What is told of the distance from the reference.
+    fn kl_metrics(&self, responses: &Responses, score: f64, kl: f64) -> [(&'static str, f64); 5] {
+        let k1 = responses.kl();
+        let per_token: Spread = k1.iter().map(|&k1| f64::from(k1)).collect();
+        // k3 of every token: never below 0.
+        let k3: Spread = k1.iter().map(|&k1| f64::from(-k1).exp_m1() + f64::from(k1)).collect();
+        [
+            ("kl/response", kl),
+            ("kl/token", per_token.mean()),
+            ("kl/token_k3", k3.mean()),
+            ("kl/coefficient", self.beta),
+            ("reward/minus_kl", score - self.beta * kl),
+        ]
+    }
+
     /// Refuses a batch that is too far from the reference, before anything is learned from it.
     fn check_kl(&self, responses: &Responses) -> Result<(), Error> {
         let kl: Spread = responses.kl_per_response().into_iter().collect();
@@ -465,7 +496,7 @@ impl Stage for Align {
         self.check_kl(&responses)?;
         let targets = responses.advantages(&self.setup.settings, self.beta, &mut self.baseline);
         let pass = self.learn(&groups, &responses, &targets);
-        let mut report = self.report(&self.last, &responses, &pass, replaced);
+        let mut report = self.report(&self.last, &responses, &targets, &pass, replaced);
         self.tell_terms(&mut report);
         self.watch_signal(&responses, &mut report);
         if !pass.grad_norm.get().is_finite() {

@@ -17,7 +17,9 @@ use crate::{CompletionScores, Derivatives};
 pub(crate) struct Pass {
     pub(crate) objective: Mean,
     pub(crate) entropy: Mean,
+    /// Terms that were clipped, and those of them at the lower end.
     pub(crate) clipped: Mean,
+    pub(crate) clipped_low: Mean,
     pub(crate) ratio: Spread,
     /// k3 of the policy before and after the steps so far.
     pub(crate) old_kl: Mean,
@@ -104,9 +106,11 @@ impl Surrogate<'_> {
     ) {
         let s = self.settings;
         let clip = ClipRange::asymmetric(s.clip_low as f32, s.clip_high as f32);
-        let mut tell = |objective: f32, clipped: bool| {
+        let mut tell = |objective: f32, clipped: bool, advantage: f32| {
             pass.objective.add(f64::from(objective));
             pass.clipped.add(f64::from(u8::from(clipped)));
+            // The lower end holds what is to become less likely.
+            pass.clipped_low.add(f64::from(u8::from(clipped && advantage < 0.0)));
         };
         match s.objective.as_str() {
             "sequence" | "product" => {
@@ -118,7 +122,7 @@ impl Surrogate<'_> {
                 };
                 let advantage = advantages.first().copied().unwrap_or(0.0);
                 let term = sequence_surrogate(kind, log_prob, old, advantage, clip, psi);
-                tell(term.objective, term.clipped);
+                tell(term.objective, term.clipped, advantage);
                 for psi in psi {
                     *psi *= scale;
                 }
@@ -131,7 +135,7 @@ impl Surrogate<'_> {
                     } else {
                         clipped_surrogate(new, old, advantage, clip)
                     };
-                    tell(term.objective, term.clipped);
+                    tell(term.objective, term.clipped, advantage);
                     *psi = term.psi * weight;
                 }
             }
